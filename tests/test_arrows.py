@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     # conversation, readout, architecture <- reward_model <- trace <- edits <- analyses <- sarm, training
     **dict.fromkeys(GROUND - LEAVES - {HOOKS}, GROUND),
     HOOKS: set(),
-    "reward_model": MODEL | {"trace"},  # rm.trace hands over to it
+    "reward_model": MODEL | {"trace", "edits"},  # rm.trace and rm.edit hand over to them
     **dict.fromkeys(("loading", "checkpoint"), MODEL | {"demo"}),  # rw.load() without a name
     **dict.fromkeys(("selfcheck", "scores", "score_runs", "ensemble", "fitting"), MODEL | {"score_runs"}),
     "trace": TRACE,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rewarden.alignment import Alignment
     from rewarden.conversation import Conversation, Pair
+    from rewarden.edits import Edit, EditBatch, Site
     from rewarden.encoding import Encoded
     from rewarden.ensemble import Ensemble
     from rewarden.errors import RewardenError, RewardenWarning
@@ -40,6 +41,9 @@ _HOME = {
     "trace_pairs": "lens",
     "audit": "report",
     "load_pairs": "preferences",
+    "Site": "edits",
+    "Edit": "edits",
+    "EditBatch": "edits",
     "Ensemble": "ensemble",
     "register_readout": "readout",
     "register_section": "report",
@@ -63,6 +67,9 @@ __all__ = [
     "trace_pairs",
     "audit",
     "load_pairs",
+    "Site",
+    "Edit",
+    "EditBatch",
     "Ensemble",
     "register_readout",
     "register_section",

@@ -81,8 +81,7 @@ def find_architecture(model: nn.Module, probe: Tensor, *, layers: str | None = N
     n_heads = _count_heads(config)
     tolerance = 1e-4 if next(trunk.parameters()).dtype in (torch.float32, torch.float64) else 3e-2
     gaps: dict[str, str] = {}
-    blocks = find_blocks(stack, seen, [after - before for before, after in zip(pre, post, strict=True)], n_heads,
-                          tolerance)
+    blocks = find_blocks(stack, seen, pre, post, n_heads, tolerance)
     if any(block.attn is None for block in blocks):
         gaps["writes"] = ("a layer's output is not its input plus an attention and an MLP write "
                           "(a post-norm encoder, or an unknown block)")

@@ -22,6 +22,19 @@ ATTENTION_WORDS = ("attn", "attention")
 
 
 @dataclass(frozen=True, eq=False)
+class Branch:
+    """Where a sublayer takes its input from the residual stream.
+
+    Attributes:
+        reads: the outermost module that receives the (normed) residual.
+        norm: norm between the stream and `reads`, or None; parallel sublayers may share it.
+    """
+
+    reads: nn.Module
+    norm: nn.Module | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """One layer's writes to the residual stream: resid_post = resid_pre + scale·(attn + mlp).
 
@@ -34,6 +47,8 @@ class Block:
         post_norm: norm between the out-projection and the attention write, or None.
         down_projection: the MLP's last linear map (its input is the neurons), or None (mixtures of experts).
         mlp_norm: norm between the down-projection and the MLP write, or None.
+        attn_in: where attention reads the residual stream, or None.
+        mlp_in: where the MLP reads it, or None.
     """
 
     layer: nn.Module
@@ -44,6 +59,8 @@ class Block:
     post_norm: Norm | None = None
     down_projection: nn.Module | None = None
     mlp_norm: Norm | None = None
+    attn_in: Branch | None = None
+    mlp_in: Branch | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +122,10 @@ def observe(trunk: nn.Module, stack: nn.ModuleList, probe: Tensor
     return seen, pre, post, out.last_hidden_state.detach()[0].double()  # type: ignore[return-value]
 
 
-def find_blocks(stack: nn.ModuleList, seen: list[Seen], written: list[Tensor], n_heads: int, tolerance: float
-                 ) -> list[Block]:
+def find_blocks(stack: nn.ModuleList, seen: list[Seen], pre: list[Tensor], post: list[Tensor], n_heads: int,
+                tolerance: float) -> list[Block]:
     """One block per layer; layers of one make must agree on which two modules write."""
+    written = [after - before for before, after in zip(pre, post, strict=True)]
     calls = Counter(item.module for item in seen)  # a module called twice (a shared dropout) is no place to watch
     inside = [{item.local: item for item in seen if item.name.startswith(f"layer.{index}.")
                and calls[item.module] == 1 and item.returned.shape == written[index].shape} for index in range(len(stack))]
@@ -121,7 +139,8 @@ def find_blocks(stack: nn.ModuleList, seen: list[Seen], written: list[Tensor], n
         pair = _find_writers([inside[i] for i in members], [written[i] for i in members], tolerance)
         for index in members:
             blocks[index] = Block(stack[index]) if pair is None else _block(
-                stack[index], everything[index], inside[index][pair[0]], inside[index][pair[1]], pair[2], n_heads, tolerance)
+                stack[index], everything[index], pre[index], inside[index][pair[0]], inside[index][pair[1]], pair[2], n_heads,
+                tolerance)
     return [blocks[index] for index in range(len(stack))]
 
 
@@ -147,7 +166,7 @@ def _find_writers(inside: list[dict[str, Seen]], written: list[Tensor], toleranc
     return None if best is None else best[2:]
 
 
-def _block(layer: nn.Module, inside: list[Seen], first: Seen, second: Seen, scale: float, n_heads: int,
+def _block(layer: nn.Module, inside: list[Seen], pre: Tensor, first: Seen, second: Seen, scale: float, n_heads: int,
            tolerance: float) -> Block:
     width = first.returned.shape[-1]
     swap = _sounds_like(first, MLP_WORDS) and not _sounds_like(second, MLP_WORDS)
@@ -156,7 +175,28 @@ def _block(layer: nn.Module, inside: list[Seen], first: Seen, second: Seen, scal
     in_mlp = [item for item in inside if item.order <= mlp.order and item not in in_attention]
     projection, norm = _find_projection(in_attention, attn, width, n_heads, tolerance)
     down, mlp_norm = _find_projection(in_mlp, mlp, width, 1, tolerance)
-    return Block(layer, attn.module, mlp.module, scale, projection, norm, down, mlp_norm)
+    middle = pre + scale * attn.returned
+    attn_in = _find_branch([item for item in inside if item in in_attention], inside, [pre], tolerance)
+    mlp_in = _find_branch([item for item in inside if item not in in_attention], inside, [middle, pre], tolerance)
+    return Block(layer, attn.module, mlp.module, scale, projection, norm, down, mlp_norm, attn_in, mlp_in)
+
+
+def _find_branch(readers: list[Seen], inside: list[Seen], streams: list[Tensor], tolerance: float) -> Branch | None:
+    """The outermost reader of the stream (through a norm or not); None where several read it side by side."""
+    def same(a: Tensor | None, b: Tensor) -> bool:
+        return a is not None and a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+    for stream in streams:
+        norms: list[Seen | None] = [item for item in inside if same(item.given, stream)
+                                    and item.returned.shape == stream.shape and len(list(item.module.children())) == 0
+                                    and all(p.ndim == 1 for p in item.module.parameters())]
+        for norm in [*norms, None]:
+            value = stream if norm is None else norm.returned
+            found = [item for item in readers if item is not norm and item not in norms and same(item.given, value)]
+            outer = [item for item in found if not any(item.local.startswith(f"{other.local}.") for other in found)]
+            if len(outer) == 1:
+                return Branch(outer[0].module, None if norm is None else norm.module)
+    return None
 
 
 def _sounds_like(item: Seen, words: tuple[str, ...]) -> bool:
@@ -175,3 +215,9 @@ def _find_projection(inside: list[Seen], write: Seen, width: int, parts: int, to
                 item.returned, write.given, rtol=tolerance, atol=tolerance):
             return item.module, Norm.of(write.module, width).to(item.module.weight.device)  # type: ignore[arg-type]
     return None, None
+
+
+def projection_weight(module: nn.Module) -> Tensor:
+    """Weight [d_out, d_in] of a linear map, whichever way round it is stored (GPT-2 stores the transpose)."""
+    weight = module.weight.detach().float()  # type: ignore[union-attr, operator]
+    return weight if isinstance(module, nn.Linear) or not hasattr(module, "nf") else weight.T

@@ -7,7 +7,8 @@ one forward loop; the wrapped model stays an unmodified transformers module. Ign
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from rewarden.readout import Reading, Readout, find_readout
 from rewarden.result import Result
 from rewarden.trace.capture import Capture, Trace
 from rewarden.trace.hooks import Tap, evaluating, tapped
+
+if TYPE_CHECKING:
+    from rewarden.edits import BaseRun, Plan
+    from rewarden.edits.edit import Edits
 
 BatchSize = int | Literal["auto"]
 Progress = Callable[[int], None]
@@ -71,6 +76,7 @@ class RewardModel:
         self._remembered: dict[tuple, Encoded] = {}
         self._provenance = dict(provenance or {})
         self.pad_safe = True
+        self.lock = RLock()  # hooks belong to the model: a second thread's run must not pass through ours
         self.health: dict[str, str | int | float | bool] = {}
         if check:
             from rewarden.selfcheck import check_model  # it runs this class, so it cannot be imported above
@@ -138,7 +144,7 @@ class RewardModel:
         if "position_ids" in inputs and not _accepts(trunk, "position_ids"):
             del inputs["position_ids"]
         extra = {"use_cache": False} if hasattr(getattr(trunk, "config", None), "use_cache") else {}
-        with evaluating(self.model), tapped(taps):
+        with self.lock, evaluating(self.model), tapped(taps):
             trunk(**inputs, **extra)
 
     def capture(self, rows: Sequence[Encoded], sites: Sequence[str], positions: Sequence[np.ndarray] | None = None,
@@ -276,6 +282,53 @@ class RewardModel:
         else:
             wanted = [np.asarray(positions)]
         return self.capture([row], sites, wanted)[0]
+
+    def base(self, conversation: Conversation | Sequence[Message] | Encoded, sites: Sequence[str] = ()) -> BaseRun:
+        """Run a conversation once and keep what edits of it need.
+
+        Args:
+            conversation: a conversation, messages, or an `Encoded`.
+            sites: kinds to keep besides the residual stream ("attn_out", "mlp_out", "z", "q", ...): an edit that puts there
+                what is there already is then recognised, and costs nothing.
+        """
+        from rewarden.edits.engine import make_base  # it runs this class, so it cannot be imported above
+
+        return make_base(self, conversation, sites)
+
+    def plan(self, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,
+             trace: Sequence[str] = (), trace_positions: Sequence[int] | str = "read", backend: str = "auto") -> Plan:
+        """What a batch of edits will compute; `.describe()` says it, `.run()` does it.
+
+        Args:
+            base: `rm.base(...)`, or a conversation.
+            edits: `Edit`s, lists of them that act together, or an `EditBatch`.
+            trace: sites to keep after each edit: what it changed downstream.
+            trace_positions: where: "read", "all", or token positions.
+            backend: "auto", or "hooks" for whole forwards, to compare with.
+        """
+        from rewarden.edits.engine import make_plan
+
+        return make_plan(self, base, edits, trace=trace, trace_positions=trace_positions, backend=backend)
+
+    def edit(self, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,
+             progress: Progress | None = None) -> np.ndarray:
+        """The scalars if activations were other ones: float32 [n_edits, k], exact.
+
+        Args:
+            base: `rm.base(...)`, or a conversation.
+            edits: `Edit`s, lists of them that act together, or an `EditBatch`.
+            progress: called with the number of counterfactuals finished.
+
+        Example:
+            >>> import rewarden as rw
+            >>> rm, pair = rw.load(), rw.Pair("Hi", "Hello!", "Go away.")
+            >>> base = rm.base(pair.conversations[0])
+            >>> other = rm.base(pair.conversations[1]).activation("resid_post", rm.architecture.n_layers - 1)[-1]
+            >>> swapped = rm.edit(base, [rw.Edit(rw.Site("resid_post", rm.architecture.n_layers - 1, -1), other)])
+            >>> bool(abs(swapped[0, 0] - rm.reward([pair.conversations[1]])[0, 0]) < 1e-4)
+            True
+        """
+        return self.plan(base, edits).run(progress).values.cpu().numpy()
 
 
 def _same_count(group: np.ndarray, positions: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from rewarden.blocks import Block
+from rewarden.blocks import Block, projection_weight
 from rewarden.conversation import Pair
 from rewarden.lens.traces import PairTraces, given_or_traced
 from rewarden.norms import Norm
@@ -151,12 +151,6 @@ def through_write(weight: Tensor, scale: float, norm: Norm | None, written: Tens
     if norm is None:
         return scale * weight, torch.zeros((), device=weight.device)
     return norm.fold(scale * weight, norm.scale(written)), scale * (weight * norm.bias).sum()
-
-
-def projection_weight(module: nn.Module) -> Tensor:
-    """Weight [d_out, d_in] of a linear map, whichever way round it is stored (GPT-2 stores the transpose)."""
-    weight = module.weight.detach().float()  # type: ignore[union-attr, operator]
-    return weight if isinstance(module, nn.Linear) or not hasattr(module, "nf") else weight.T
 
 
 def _bias(module: nn.Module) -> Tensor | None:

@@ -6,7 +6,7 @@ open. Hooks are removed on exit, also after an error. Ignorant of what the modul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,9 +76,8 @@ def _register(tap: Tap) -> Any:
     def before(module: nn.Module, args: tuple, kwargs: dict) -> Any:
         name = None
         hidden = first_tensor(args)
-        if hidden is None:  # some families pass hidden_states by keyword
-            name = "hidden_states" if isinstance(kwargs.get("hidden_states"), Tensor) else next(
-                (key for key, value in kwargs.items() if isinstance(value, Tensor)), None)
+        if hidden is None:
+            name = _keyword(kwargs)
             hidden = kwargs[name] if name else None
         new = None if hidden is None else tap.watch(hidden)
         if new is None:
@@ -87,6 +86,80 @@ def _register(tap: Tap) -> Any:
             return args, {**kwargs, name: new}
         return _replace_first(args, new), kwargs
     return tap.module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+Path = tuple[str | int, ...]
+"""Where an argument stands in a call: position or name, then indices into tuples and lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """How a module was called, without the hidden state that flowed into it.
+
+    Attributes:
+        module: what was called.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        at: where among them the hidden state stood.
+    """
+
+    module: nn.Module
+    args: tuple
+    kwargs: dict[str, Any]
+    at: int | str
+
+    def tensors(self) -> dict[Path, Tensor]:
+        """Every other tensor argument."""
+        found: dict[Path, Tensor] = {}
+
+        def visit(value: Any, path: Path) -> None:
+            if isinstance(value, Tensor):
+                found[path] = value
+            elif isinstance(value, (tuple, list)):
+                for index, item in enumerate(value):
+                    visit(item, (*path, index))
+
+        for key, value in [*enumerate(self.args), *self.kwargs.items()]:
+            if key != self.at:
+                visit(value, (key,))
+        return found
+
+    def again(self, hidden: Tensor, change: Callable[[Path, Tensor], Tensor]) -> Tensor:
+        """Call the module on another hidden state; `change` maps every other tensor argument."""
+        def visit(value: Any, path: Path) -> Any:
+            if isinstance(value, Tensor):
+                return change(path, value)
+            if type(value) in (tuple, list):
+                return type(value)(visit(item, (*path, index)) for index, item in enumerate(value))
+            return value
+
+        args = [hidden if i == self.at else visit(value, (i,)) for i, value in enumerate(self.args)]
+        kwargs = {name: hidden if name == self.at else visit(value, (name,)) for name, value in self.kwargs.items()}
+        out = first_tensor(self.module(*args, **kwargs))
+        assert out is not None  # the architecture saw this module return hidden states
+        return out
+
+
+@contextmanager
+def calls_of(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Call]]:
+    """Record how each module is called (its last call) while the context is open."""
+    found: dict[nn.Module, Call] = {}
+
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        place: int | str | None = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
+        found[module] = Call(module, args, dict(kwargs), _keyword(kwargs) if place is None else place)  # type: ignore
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        yield found
+
+
+def _keyword(kwargs: dict[str, Any]) -> str | None:
+    """Name of the hidden state among keyword arguments: some families pass it so."""
+    if isinstance(kwargs.get("hidden_states"), Tensor):
+        return "hidden_states"
+    return next((key for key, value in kwargs.items() if isinstance(value, Tensor)), None)
 
 
 @contextmanager

@@ -1,0 +1,8 @@
+"""The edit engine: exact scalars of counterfactual activations, for about the price of a few forwards."""
+
+from rewarden.edits.backend import backend_of
+from rewarden.edits.base import BaseRun
+from rewarden.edits.edit import Edit, EditBatch, Site
+from rewarden.edits.engine import Edited, Plan
+
+__all__ = ["BaseRun", "Edit", "EditBatch", "Edited", "Plan", "Site", "backend_of"]

@@ -1,0 +1,133 @@
+"""Which way of running edits is exact for this model? Found by trying, once per model, and announced.
+
+In: a reward model. Out: `Backend`: the light cone, whole sequences resumed from the edited layer, or hooks on whole forwards.
+Ignorant of users' edits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from rewarden.batching import CPU_TOKENS
+from rewarden.edits.attention import Axes
+from rewarden.edits.base import BaseRun, record
+from rewarden.edits.cone import Cone, growing_axes
+from rewarden.edits.edit import Edit, Site
+from rewarden.edits.fallback import Hooks
+from rewarden.edits.plan import Rows, Wanted, grouped, live_rows, make_units, width_of
+from rewarden.encoding import PROMPT, Encoded
+
+if TYPE_CHECKING:
+    from rewarden.reward_model import RewardModel
+
+CONE, RESUME, HOOKS = "light cone", "resume from the edited layer", "hooks on whole forwards"
+PROBE = 24
+"""Tokens of the trial run: longer than the sliding windows of small test models."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """How edits of one model are run.
+
+    Attributes:
+        name: `CONE`, `RESUME` or `HOOKS`.
+        reason: why not a faster one; "" for the light cone.
+        error: largest deviation from hooks in the trial, relative to the largest effect (0 for hooks).
+        axes: see `rewarden.edits.attention.Axes`.
+    """
+
+    name: str
+    reason: str = ""
+    error: float = 0.0
+    axes: Axes = field(default_factory=dict, repr=False)
+
+
+_known: WeakKeyDictionary[RewardModel, Backend] = WeakKeyDictionary()
+
+
+def backend_of(rm: RewardModel) -> Backend:
+    """The fastest backend that agrees with hooks on a trial of this model.
+
+    Example:
+        >>> import rewarden as rw
+        >>> backend_of(rw.load()).name
+        'light cone'
+    """
+    with rm.lock:
+        if rm not in _known:
+            _known[rm] = _try_all(rm)
+        return _known[rm]
+
+
+def _try_all(rm: RewardModel) -> Backend:
+    reasons = []
+    for name in ((CONE, RESUME) if rm.architecture.causal else (RESUME,)):
+        try:
+            axes, error = _trial(rm, name)
+        except Exception as problem:  # noqa: BLE001  # a foreign model may fail in any way; the reason is kept, and hooks need nothing of it
+            reasons.append(f"{name}: {type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"[:200])
+            continue
+        if error <= (0.1 if rm.dtype in (torch.bfloat16, torch.float16) else 1e-4):
+            return Backend(name, "; ".join(reasons) or ("" if name == CONE else "attention is not causal"), error, axes)
+        reasons.append(f"{name}: differs from hooks by {error:.2g} of the largest effect")
+    return Backend(HOOKS, "; ".join(reasons))
+
+
+def _trial(rm: RewardModel, name: str) -> tuple[Axes, float]:
+    """Edits of every kind of site on random tokens, by this backend and by hooks."""
+    arch = rm.architecture
+    size = int(arch.embedding.num_embeddings)  # type: ignore[arg-type]
+    generator = np.random.default_rng(0)
+    length = min(PROBE, rm.encoder.max_length or PROBE)
+    ids = generator.integers(min(3, size - 1), size, length)
+    short, long = (record_ids(rm, ids[:n], attention=name == CONE) for n in (length - 3, length))
+    if name == CONE and len(long.keys) != arch.n_layers:
+        raise LookupError(f"{arch.n_layers - len(long.keys)} layers do not call attention through transformers' interface")
+    axes = growing_axes(short, long) if name == CONE else {}
+    last = arch.n_layers - 1
+    wanted = Wanted(np.asarray([0, length - 2, length - 1]), last, arch.causal)
+    edits = []
+    for number, position in enumerate([0, 3, length // 2, length // 2 + 1, length - 2, length - 1]):
+        layer = number % arch.n_layers
+        kinds = [kind for kind, part in (("resid_pre", ""), ("attn_out", "writes"), ("mlp_out", "writes"), ("z", "heads"))
+                 if part not in arch.gaps]
+        for kind in kinds:
+            site = Site(kind, layer, position, 0 if kind == "z" else None)
+            noise = generator.standard_normal(width_of(long, site, kind == "z")[1])
+            scale = long.resid_pre[layer].float().std()
+            edits.append(Edit(site, torch.as_tensor(noise, dtype=torch.float32, device=rm.device) * scale))
+    units, n = make_units(long, edits, wanted)
+    rows = live_rows(units, wanted, length)
+    out = {}
+    for way in (name, HOOKS):
+        values = torch.zeros(n, 3, arch.d_model, device=rm.device)
+        values[:] = long.resid_pre[last + 1][wanted.positions].float()
+
+        def done(some: Rows, residual: torch.Tensor, control: torch.Tensor | None, into: torch.Tensor = values) -> None:
+            ids = [units[u].ids[i] for u, i in zip(some.unit, some.index, strict=True)]
+            into[ids] = residual.float()
+
+        if way == HOOKS:
+            Hooks(long, units, wanted, CPU_TOKENS).run(rows, done)
+        else:
+            cone = Cone(long, units, wanted, axes, name == CONE, 8 * length)
+            with cone.open():
+                for group in grouped(rows, length, 8 * length, length - 1) if name == CONE else grouped(
+                        rows, length, 8 * length, 0):
+                    cone.run_group(group, True, done)
+        out[way] = values
+    base = long.resid_pre[last + 1][wanted.positions].float()
+    effect = float((out[HOOKS] - base).abs().max())
+    return axes, float((out[name] - out[HOOKS]).abs().max()) / max(effect, 1e-30)
+
+
+def record_ids(rm: RewardModel, ids: np.ndarray, attention: bool) -> BaseRun:
+    """A base run of bare ids; it is read at the last token."""
+    n = len(ids)
+    row = Encoded(ids.astype(np.int64), np.full(n, PROMPT, dtype=np.uint8), np.zeros((n, 2), dtype=np.int64), "")
+    return record(rm, row, attention=attention, read=False)
