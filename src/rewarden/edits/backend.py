@@ -6,6 +6,7 @@ Ignorant of users' edits.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ from rewarden.edits.edit import Edit, Site
 from rewarden.edits.fallback import Hooks
 from rewarden.edits.plan import Rows, Wanted, grouped, live_rows, make_units, width_of
 from rewarden.encoding import PROMPT, Encoded
+from rewarden.errors import RewardenWarning
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
@@ -60,7 +62,10 @@ def backend_of(rm: RewardModel) -> Backend:
     """
     with rm.lock:
         if rm not in _known:
-            _known[rm] = _try_all(rm)
+            _known[rm] = found = _try_all(rm)
+            if found.name != CONE and rm.architecture.causal:
+                warnings.warn(f"edits of {rm.name} run by '{found.name}', slower than a light cone: {found.reason}",
+                              RewardenWarning, stacklevel=3)
         return _known[rm]
 
 

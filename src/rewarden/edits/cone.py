@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,8 +26,17 @@ from rewarden.trace.hooks import Tap, evaluating, tapped
 CONTROL = -1
 """Unit number of the unedited row that measures the noise floor."""
 
-Watch = Callable[[int, np.ndarray, Columns], list[Tap]]
-"""Further taps for a layer's call: (layer, rows of the batch by result row, columns)."""
+
+class Watch(Protocol):
+    """Sees what edits changed downstream."""
+
+    def taps(self, layer: int, ids: np.ndarray, columns: Columns) -> list[Tap]:
+        """Further taps for a layer's call; ids are the rows of the batch by result row, −1 for an unedited one."""
+        ...
+
+    def stream(self, layer: int, ids: np.ndarray, columns: Columns, stream: Tensor) -> None:
+        """The residual stream [rows, S, d] after a layer and its edits."""
+        ...
 
 
 @dataclass(eq=False)
@@ -40,7 +50,8 @@ class Cone:
         axes: which argument grows with the sequence along which axis.
         suffix: recompute only the suffix (causal models on the attention interface).
         budget: tokens per call.
-        watch: taps that see what an edit changed downstream, or None.
+        points: compute the first layer of late edits at the edited positions only (a trace wants all of them).
+        watch: sees what edits changed downstream, or None.
     """
 
     base: BaseRun
@@ -49,6 +60,7 @@ class Cone:
     axes: Axes
     suffix: bool
     budget: int
+    points: bool = True
     watch: Watch | None = None
     attention: SuffixAttention = field(init=False)
 
@@ -57,7 +69,7 @@ class Cone:
         self.attention = SuffixAttention(self.base, everything)
         self.blocks = self.base.rm.architecture.blocks
         self.whole = everything
-        self.points = np.asarray([unit.point for unit in self.units], dtype=np.int64)
+        self.late = np.asarray([unit.point for unit in self.units], dtype=np.int64)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -75,11 +87,11 @@ class Cone:
 
     def join_layer(self, rows: Rows, width: int) -> np.ndarray:
         """The layer at which each row enters the wave: after its first one where a single position is enough there."""
-        return rows.layer + self.points[rows.unit] if self.uses_points(width) else rows.layer
+        return rows.layer + self.late[rows.unit] if self.uses_points(width) else rows.layer
 
     def uses_points(self, width: int) -> bool:
         """Whether the first layer of late edits is computed at the edited positions only."""
-        return self.suffix and width > 1 and self.watch is None
+        return self.suffix and width > 1 and self.points
 
     def waves(self, group: Group) -> list[Rows]:
         """A group's rows by joining layer, cut into calls within the budget."""
@@ -119,7 +131,7 @@ class Cone:
             (unit, index) → positions [p] and the layer's output there [p, d].
         """
         found: dict[tuple[int, int], tuple[np.ndarray, Tensor]] = {}
-        late = self.points[rows.unit] == 1
+        late = self.late[rows.unit] == 1
         for layer in np.unique(rows.layer[late]):
             mine = rows.take(np.flatnonzero(late & (rows.layer == layer)))
             touched = [self._touched(int(u), int(i), int(layer)) for u, i in zip(mine.unit, mine.index, strict=True)]
@@ -134,13 +146,15 @@ class Cone:
 
     def _touched(self, unit: int, index: int, layer: int) -> np.ndarray:
         parts = [part for part in self.units[unit].parts if part.layer == layer]
-        if len(parts) == 1:
-            return parts[0].positions[index][parts[0].live[index]]
         return np.unique(np.concatenate([part.positions[index][part.live[index]] for part in parts]))
 
     def _enter_some(self, rows: Rows, touched: list[np.ndarray], layer: int
                     ) -> Iterator[tuple[tuple[int, int], tuple[np.ndarray, Tensor]]]:
         positions = np.concatenate(touched)
+        if not len(positions):  # among several edits of a row, the first may be one that changes nothing
+            nothing = (np.empty(0, np.int64), self.base.resid_pre[layer][:0])
+            yield from (((int(u), int(i)), nothing) for u, i in zip(rows.unit, rows.index, strict=True))
+            return
         offsets = np.cumsum([0, *(len(p) for p in touched)])
         columns = Columns(positions, self.base.length, self.base.rm.device)
         cells = []
@@ -179,9 +193,12 @@ class Cone:
             before = [cell for cell in cells if cell.kind == "resid_pre"]
             if before:
                 stream = change(stream, before, len(stream), 1)
+            ids = self._ids(rows, count)
+            if self.watch and layer > 0:
+                self.watch.stream(layer - 1, ids, here, stream)
             if layer <= last:
                 rest = [cell for cell in cells if cell.kind != "resid_pre"]
-                stream = self._layer(layer, stream, rest, mine, columns, final, self._ids(rows, count))
+                stream = self._layer(layer, stream, rest, mine, columns, final, ids)
         assert stream is not None
         if len(final) == len(self.wanted.positions):
             return stream
@@ -252,7 +269,7 @@ class Cone:
     def _layer(self, layer: int, stream: Tensor, cells: list[Cells], items: list, columns: Columns, final: Columns,
                ids: np.ndarray) -> Tensor:
         """One layer of a wave; of the last one only the wanted columns are finished."""
-        watching = self.watch(layer, ids, final if layer == self.wanted.last else columns) if self.watch else []
+        watching = self.watch.taps(layer, ids, final if layer == self.wanted.last else columns) if self.watch else []
         if layer < self.wanted.last or len(final) == len(columns):
             return self._call(layer, stream, cells, columns, watching)
         if not self.suffix:

@@ -114,7 +114,7 @@ class Plan:
     def cone(self) -> Cone:
         """The engine, ready to run."""
         return Cone(self.base, self.units, self.wanted, self.backend.axes, self.backend.name == CONE, self.budget,
-                    self._watch if self.trace else None)
+                    points=not self.trace)
 
     @cached_property
     def key_share(self) -> float:
@@ -192,7 +192,7 @@ class Plan:
                                 why=f"scalars {self.base.values.tolist()}", fix="set this conversation apart")
         values = self.base.values.float().expand(self.n, -1).clone()
         traces = {site: self._base_trace(site).expand(self.n, *[-1] * (4 if site == "z" else 3)).clone() for site in self.trace}
-        self._filling = traces
+        watch = Traces(self, traces) if self.trace else None
         floor = [0.0]
         if progress and self.n > len(self.rows):
             progress(self.n - len(self.rows))
@@ -207,9 +207,9 @@ class Plan:
 
         with torch.inference_mode():
             if len(self.by_hooks):
-                Hooks(self.base, self.units, self.wanted, self.budget, self._watch if self.trace else None
-                      ).run(self.by_hooks, done)
+                Hooks(self.base, self.units, self.wanted, self.budget, watch).run(self.by_hooks, done)
             if self.groups:
+                self.cone.watch = watch
                 with self.cone.open():
                     for number, group in enumerate(self.groups):
                         self.cone.run_group(group, self.controlled(number), done)
@@ -226,27 +226,46 @@ class Plan:
         layers = range(self.wanted.last + 1)
         return torch.stack([self.base.activation(site, layer)[where] for layer in layers])[None]
 
-    def _watch(self, layer: int, ids: np.ndarray, columns: Columns) -> list[Tap]:
+
+@dataclass(eq=False)
+class Traces:
+    """Fills activations of edited runs, site → [n, layer, position, width] (`z`: [.., head, d_head])."""
+
+    plan: Plan
+    filled: dict[str, Tensor]
+
+    def taps(self, layer: int, ids: np.ndarray, columns: Columns) -> list[Tap]:
         """Taps that keep what the edited rows leave at the traced positions of one layer."""
-        arch, filling = self.base.rm.architecture, self._filling
-        places = columns.column_of[self.trace_positions]
-        there = np.flatnonzero(places >= 0)
-        mine = np.flatnonzero(ids >= 0)
-        if not len(there) or not len(mine) or layer > self.wanted.last:
-            return []
-        device = self.base.rm.device
-        rows, at = torch.as_tensor(mine, device=device), torch.as_tensor(places[there], device=device)
-        into, where = torch.as_tensor(ids[mine], device=device), torch.as_tensor(there, device=device)
-        taps: list[Tap] = []
-        for site in self.trace:
-            def keep(hidden: Tensor, site: str = site) -> Tensor:
-                hidden = hidden.reshape(len(ids), -1, hidden.shape[-1])[rows[:, None], at]
-                filling[site][into[:, None], layer, where] = (
-                    hidden.unflatten(-1, (arch.n_heads, -1)) if site == "z" else hidden)
+        arch = self.plan.base.rm.architecture
+        found: list[Tap] = []
+        for site in self.filled:
+            if site == "resid_post":
+                continue
+            scale = arch.blocks[layer].scale if site in ("attn_out", "mlp_out") else 1.0
+
+            def keep(hidden: Tensor, site: str = site, scale: float = scale) -> Tensor:
+                self._fill(site, layer, ids, columns, scale * hidden.reshape(len(ids), -1, hidden.shape[-1]))
                 return hidden
 
-            taps += Capture(arch, [site], keep, [layer]).taps()
-        return taps
+            found += Capture(arch, [site], keep, [layer]).taps()
+        return found
+
+    def stream(self, layer: int, ids: np.ndarray, columns: Columns, stream: Tensor) -> None:
+        """The residual stream after a layer."""
+        if "resid_post" in self.filled:
+            self._fill("resid_post", layer, ids, columns, stream)
+
+    def _fill(self, site: str, layer: int, ids: np.ndarray, columns: Columns, hidden: Tensor) -> None:
+        places = columns.column_of[self.plan.trace_positions]
+        there, mine = np.flatnonzero(places >= 0), np.flatnonzero(ids >= 0)
+        if len(there) and len(mine) and layer <= self.plan.wanted.last:
+            def index(which: np.ndarray) -> Tensor:
+                return torch.as_tensor(which, device=hidden.device)
+
+            values = hidden[index(mine)[:, None], index(places[there])]
+            if site == "z":
+                values = values.unflatten(-1, (self.plan.base.rm.architecture.n_heads, -1))
+            self.filled[site][index(ids[mine])[:, None], layer, index(there)] = values
 
 
 def make_plan(rm: RewardModel, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,

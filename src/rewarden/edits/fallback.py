@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rewarden.edits.attention import Columns
 from rewarden.edits.base import BaseRun
+from rewarden.edits.cone import Watch
 from rewarden.edits.plan import Part, Rows, Unit, Wanted
 from rewarden.edits.writes import Cells, change_attention, joined, taps_for
 from rewarden.trace.attention import Attention, attending, plain
@@ -29,14 +30,14 @@ class Hooks:
         units: units of the plan.
         wanted: positions and last layer.
         budget: tokens per forward.
-        watch: see `Cone.watch`.
+        watch: as in `Cone`.
     """
 
     base: BaseRun
     units: Sequence[Unit]
     wanted: Wanted
     budget: int
-    watch: Callable[[int, np.ndarray, Columns], list[Tap]] | None = None
+    watch: Watch | None = None
 
     def run(self, rows: Rows, done: Callable[[Rows, Tensor, Tensor | None], None]) -> None:
         """Residuals [rows, W, d] of every row; the first batch also has an unedited row."""
@@ -68,7 +69,7 @@ class Hooks:
             taps += taps_for(arch, layer, [cell for cell in cells if cell.kind not in ("q", "k", "v")], n)
             inside = [cell for cell in cells if cell.kind in ("q", "k", "v")]
             attention |= {module: inside for module in arch.blocks[layer].layer.modules() if inside}
-            taps += self.watch(layer, ids, everything) if self.watch else []
+            taps += self._watching(layer, ids, everything)
         kept: list[Tensor] = []
         where = torch.as_tensor(self.wanted.positions, device=rm.device)
         last = arch.blocks[self.wanted.last].layer
@@ -83,6 +84,16 @@ class Hooks:
         else:
             rm.forward([base.encoded] * n, [*taps, whole])
         return kept[0]
+
+    def _watching(self, layer: int, ids: np.ndarray, columns: Columns) -> list[Tap]:
+        watch = self.watch
+        if watch is None:
+            return []
+
+        def see(hidden: Tensor) -> None:
+            watch.stream(layer, ids, columns, hidden.reshape(len(ids), -1, hidden.shape[-1]))
+
+        return [*watch.taps(layer, ids, columns), Tap(self.base.rm.architecture.blocks[layer].layer, "output", see)]
 
     def _cells(self, part: Part, kind: str, index: int, row: int) -> Cells:
         positions = part.positions[index]

@@ -139,6 +139,7 @@ def make_units(base: BaseRun, edits: Edits, wanted: Wanted) -> tuple[list[Unit],
         unit.parts = [_canonical(base, part) for part in unit.parts]
         for part in unit.parts:
             part.live = _live(base, part, wanted, alone=len(unit.parts) == 1)
+        unit.parts = [part for part in unit.parts if part.live.any()] or unit.parts[:1]
     return units, row
 
 
@@ -175,8 +176,8 @@ def _batch_part(base: BaseRun, batch: EditBatch) -> Part:
     elif site.position is None:
         positions = np.broadcast_to(np.arange(base.length), (n, base.length))
     else:
-        one = _inside(base, np.atleast_1d(np.asarray(site.position, dtype=np.int64)), site)
-        positions = np.broadcast_to(one, (n, len(one)))
+        one = _inside(base, np.atleast_2d(np.asarray(site.position, dtype=np.int64)), site)
+        positions = np.broadcast_to(one, (n, one.shape[1]))
     values = values[:, None] if values.ndim == 2 else values
     heads = None if site.head is None else np.full(n, site.head)
     heads = heads if batch.heads is None else np.asarray(batch.heads, dtype=np.int64)
@@ -188,7 +189,11 @@ def _inside(base: BaseRun, positions: np.ndarray, site: Site) -> np.ndarray:
     if positions.min() < -base.length or positions.max() >= base.length:
         raise RewardenError(f"position {site.position} outside the conversation", where=repr(site),
                             why=f"it has {base.length} tokens", fix="count from 0, or from the end with -1")
-    return np.where(positions < 0, positions + base.length, positions)
+    found = np.where(positions < 0, positions + base.length, positions)
+    if found.ndim == 2 and found.shape[1] > 1 and (np.diff(np.sort(found, 1), axis=1) == 0).any():
+        raise RewardenError("the same position twice in one edit", where=repr(site),
+                            why="which value counts would not be defined", fix="name each position once")
+    return found
 
 
 def _check(base: BaseRun, site: Site, values: Tensor, n_positions: int, which: np.ndarray | None) -> None:

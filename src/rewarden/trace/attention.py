@@ -60,8 +60,9 @@ _registered = False
 def plain(call: Attention) -> Tensor:
     """What transformers computes itself, mask given."""
     if call.softcap is None and call.sinks is None:
+        mask = None if call.mask is None else call.mask[..., : call.key.shape[2]]
         return torch.nn.functional.scaled_dot_product_attention(
-            call.query, call.key, call.value, attn_mask=call.mask, scale=call.scale, enable_gqa=call.groups > 1)
+            call.query, call.key, call.value, attn_mask=mask, scale=call.scale, enable_gqa=call.groups > 1)
     return pattern(call).to(call.value.dtype) @ call.value.repeat_interleave(call.groups, 1)
 
 
