@@ -134,8 +134,11 @@ class RewardModel:
             self._remembered[key] = self.encoder(conversation, self.readout.messages)
         return self._remembered[key]
 
-    def forward(self, rows: Sequence[Encoded], taps: list[Tap], side: Side = "right") -> None:
-        """One run of the trunk over padded rows with taps open: the only forward loop there is."""
+    def forward(self, rows: Sequence[Encoded], taps: list[Tap], side: Side = "right", gradients: bool = False) -> None:
+        """One run of the trunk over padded rows with taps open: the only forward loop there is.
+
+        With `gradients` what a tap puts in may require them; the parameters never do.
+        """
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
         # masked everywhere, so any id the embedding has will do
         pad_id = pad_id if pad_id < self.architecture.embedding.num_embeddings else 0  # type: ignore[operator]
@@ -144,7 +147,7 @@ class RewardModel:
         if "position_ids" in inputs and not _accepts(trunk, "position_ids"):
             del inputs["position_ids"]
         extra = {"use_cache": False} if hasattr(getattr(trunk, "config", None), "use_cache") else {}
-        with self.lock, evaluating(self.model), tapped(taps):
+        with self.lock, evaluating(self.model, gradients), tapped(taps):
             trunk(**inputs, **extra)
 
     def capture(self, rows: Sequence[Encoded], sites: Sequence[str], positions: Sequence[np.ndarray] | None = None,
@@ -291,7 +294,7 @@ class RewardModel:
             sites: kinds to keep besides the residual stream ("attn_out", "mlp_out", "z", "q", ...): an edit that puts there
                 what is there already is then recognised, and costs nothing.
         """
-        from rewarden.edits.engine import make_base  # it runs this class, so it cannot be imported above
+        from rewarden.edits.plan import make_base  # it runs this class, so it cannot be imported above
 
         return make_base(self, conversation, sites)
 
@@ -306,7 +309,7 @@ class RewardModel:
             trace_positions: where: "read", "all", or token positions.
             backend: "auto", or "hooks" for whole forwards, to compare with.
         """
-        from rewarden.edits.engine import make_plan
+        from rewarden.edits.plan import make_plan
 
         return make_plan(self, base, edits, trace=trace, trace_positions=trace_positions, backend=backend)
 

@@ -8,66 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rewarden.edits.base import BaseRun
+from rewarden.edits.columns import Columns
 from rewarden.edits.writes import Cells, change_attention
 from rewarden.trace.attention import Attention, capped, plain
-from rewarden.trace.hooks import Path
 
 
 class KeysKept(Exception):
     """Ends a layer's call once its keys and values are known: the rest of the layer is not needed for these columns."""
-
-
-@dataclass(eq=False)
-class Columns:
-    """Which tokens the columns of a call are.
-
-    Attributes:
-        positions: int64 [S].
-        length: tokens T of the sequence.
-    """
-
-    positions: np.ndarray
-    length: int
-    device: torch.device | str = "cpu"
-    _cut: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
-    _open: dict[tuple[int, int], bool] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        self.contiguous = len(self.positions) > 0 and bool((np.diff(self.positions) == 1).all())
-        self.index = torch.as_tensor(self.positions, device=self.device)
-        self.column_of = np.full(self.length, -1, dtype=np.int64)
-        self.column_of[self.positions] = np.arange(len(self.positions))
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def select(self, tensor: Tensor, axis: int) -> Tensor:
-        """The columns' part of a tensor along its sequence axis."""
-        key = (id(tensor), axis)
-        if key not in self._cut:
-            self._cut[key] = (tensor.narrow(axis, int(self.positions[0]), len(self)) if self.contiguous
-                              else tensor.index_select(axis, self.index))
-        return self._cut[key]
-
-    def argument(self, tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
-        """A layer's argument for these columns; of a mask [.., S, T] only the query axis is cut."""
-        return self.select(tensor, axes[0]) if axes else tensor
-
-    def all_open(self, mask: Tensor, stop: int) -> bool:
-        """Whether every column may read all positions before `stop`."""
-        key = (id(mask), stop)
-        if key not in self._open:
-            self._open[key] = bool(mask[..., :stop].all())
-        return self._open[key]
-
-
-Axes = dict[tuple[nn.Module, Path], tuple[int, ...]]
-"""(layer, argument) → its axes that grow with the sequence."""
 
 
 @dataclass(eq=False)

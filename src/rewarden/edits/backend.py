@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from rewarden.batching import CPU_TOKENS
-from rewarden.edits.attention import Axes
 from rewarden.edits.base import BaseRun, record
-from rewarden.edits.cone import Cone, growing_axes
+from rewarden.edits.checks import width_of
+from rewarden.edits.columns import Axes, growing_axes
+from rewarden.edits.cone import Cone
 from rewarden.edits.edit import Edit, Site
 from rewarden.edits.fallback import Hooks
-from rewarden.edits.plan import Rows, Wanted, grouped, live_rows, make_units, width_of
+from rewarden.edits.groups import Rows, grouped, live_rows
+from rewarden.edits.units import Wanted, make_units
 from rewarden.encoding import PROMPT, Encoded
 from rewarden.errors import RewardenWarning
 

@@ -14,11 +14,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rewarden.edits.attention import Axes, Columns, KeysKept, SuffixAttention
+from rewarden.edits.attention import KeysKept, SuffixAttention
 from rewarden.edits.base import BaseRun
-from rewarden.edits.plan import Group, Rows, Unit, Wanted
+from rewarden.edits.columns import Axes, Columns
+from rewarden.edits.groups import Group, Rows
+from rewarden.edits.units import Unit, Wanted
 from rewarden.edits.writes import Cells, change, joined, taps_for
 from rewarden.trace.attention import attending
 from rewarden.trace.hooks import Tap, evaluating, tapped
@@ -310,21 +312,3 @@ class Cone:
 
 SCORES = 64_000_000
 """Attention scores of one call (float32: 256 MB)."""
-
-
-def growing_axes(short: BaseRun, long: BaseRun) -> Axes:
-    """Which axes of the layers' arguments follow the sequence length, from two runs of different length.
-
-    Raises:
-        KeyError: the two runs called the layers differently.
-    """
-    found: Axes = {}
-    for module, call in short.calls.items():
-        other = long.calls[module].tensors()
-        for path, tensor in call.tensors().items():
-            same: nn.Module = module
-            shape, longer = tensor.shape, other[path].shape
-            if len(shape) != len(longer):
-                raise KeyError(path)
-            found[same, path] = tuple(axis for axis in range(len(shape)) if shape[axis] != longer[axis])
-    return found

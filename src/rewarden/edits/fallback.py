@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewarden.edits.attention import Columns
 from rewarden.edits.base import BaseRun
+from rewarden.edits.columns import Columns
 from rewarden.edits.cone import Watch
-from rewarden.edits.plan import Part, Rows, Unit, Wanted
+from rewarden.edits.groups import Rows
+from rewarden.edits.units import Part, Unit, Wanted
 from rewarden.edits.writes import Cells, change_attention, joined, taps_for
 from rewarden.trace.attention import Attention, attending, plain
 from rewarden.trace.hooks import Tap

@@ -1,373 +1,271 @@
-"""What has to be computed for these edits, and what need not be.
+"""The one causal question: what are the scalars if these activations are other ones?
 
-In: a base run and edits. Out: rows in canonical form, those that cannot change anything taken out, the rest in groups that
-start at nearly the same position. Ignorant of how rows are run.
+In: a base run and edits. Out: a `Plan` that says what will be computed and at what cost, and `Edited`, one row of scalars per
+counterfactual. Ignorant of why anybody asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rewarden.blocks import projection_weight
-from rewarden.edits.base import KEPT, BaseRun
-from rewarden.edits.edit import Edit, EditBatch, Edits, Site
-from rewarden.edits.writes import AFTER_ATTENTION
+from rewarden.conversation import Conversation, Message
+from rewarden.edits.backend import CONE, HOOKS, RESUME, Backend, backend_of
+from rewarden.edits.base import BaseRun, record
+from rewarden.edits.cone import Cone
+from rewarden.edits.downstream import Traces
+from rewarden.edits.edit import Edits
+from rewarden.edits.fallback import Hooks
+from rewarden.edits.groups import Group, Rows, grouped, live_rows
+from rewarden.edits.units import Unit, Wanted, make_units, needed_sites
+from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
 
+if TYPE_CHECKING:
+    from rewarden.reward_model import RewardModel
 
-@dataclass(eq=False)
-class Part:
-    """One edit of each of a unit's rows, in canonical form.
+CPU_BUDGET, GPU_BUDGET = 1024, 16384
+"""Tokens of one call: above, a CPU's caches thrash; an accelerator is busy."""
+
+CONTROLLED = 16
+"""Rows of a group from which on an unedited row runs along; the earliest group always has one."""
+
+TRACEABLE = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z")
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """What edits did.
 
     Attributes:
-        kind: of site; `resid_post` of layer l has become `resid_pre` of l + 1, and `embed` too where it can.
-        positions: int64 [n, P].
-        values: [n or 1, P or 1, width].
-        heads: int64 [n], or None for whole vectors.
-        live: bool [n, P], cells that can change a wanted value.
+        values: float32 [n, k], the scalars of each counterfactual; rows that cannot change anything are the base run's,
+            bit for bit.
+        base: float32 [k], the base run's scalars.
+        noise_floor: largest deviation of unedited rows from the base run, run as the edits were; 0 when nothing ran.
+        traces: site → [n, layer, position, width], where traces were asked for.
     """
 
-    kind: str
-    layer: int
-    mode: str
-    positions: np.ndarray
     values: Tensor
-    heads: np.ndarray | None
-    live: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.live = np.ones(self.positions.shape, bool)
-
-    def values_of(self, index: np.ndarray) -> Tensor:
-        """Values [m, P, width] of some rows."""
-        chosen = self.values[index] if len(self.values) > 1 and len(index) != len(self.values) else self.values
-        return chosen.expand(len(index), self.positions.shape[1], -1)
+    base: Tensor
+    noise_floor: float
+    traces: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
-class Unit:
-    """Rows with edits of the same kinds, layers and modes: one counterfactual each.
+class Plan:
+    """What a batch of edits needs, before anything is computed.
 
     Attributes:
-        parts: the edits that act together in a row.
-        ids: int64 [n], the rows' places in the result.
+        base: the recorded run.
+        units: canonical edits.
+        n: rows in all.
+        backend: how they run.
+        trace: sites whose activations after the edit are kept.
+        trace_positions: positions of `trace`.
     """
 
-    parts: list[Part]
-    ids: np.ndarray
+    base: BaseRun
+    units: list[Unit]
+    n: int
+    backend: Backend
+    wanted: Wanted
+    trace: tuple[str, ...] = ()
+    trace_positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @cached_property
-    def layer(self) -> int:
-        """The first layer that any of its edits touches."""
-        return min(part.layer for part in self.parts)
+    def rows(self) -> Rows:
+        """The rows that have to be run."""
+        return live_rows(self.units, self.wanted, self.base.length)
 
     @cached_property
-    def point(self) -> bool:
-        """Whether in its first layer every edit acts after attention: no other position sees it before the next layer."""
-        return all(part.kind in AFTER_ATTENTION for part in self.parts if part.layer == self.layer)
+    def by_hooks(self) -> Rows:
+        """Rows that only whole forwards can run (all of them on that backend; an embedding that is normed before layer 0)."""
+        return self.rows.take(np.flatnonzero(self._hooked))
 
-    def live(self) -> np.ndarray:
-        """bool [n]: rows that may change anything."""
-        return np.logical_or.reduce([part.live.any(1) for part in self.parts])
+    @cached_property
+    def _hooked(self) -> np.ndarray:
+        odd = np.asarray([any(part.kind == "embed" for part in unit.parts) for unit in self.units], dtype=bool)
+        return np.full(len(self.rows), True) if self.backend.name == HOOKS else odd[self.rows.unit]
 
-    def starts(self, length: int) -> np.ndarray:
-        """First live position of each row, int64 [n]."""
-        return np.minimum.reduce([np.where(part.live, part.positions, length).min(1) for part in self.parts])
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The other rows, by where they start."""
+        rest = self.rows.take(np.flatnonzero(~self._hooked))
+        if not len(rest):
+            return []
+        end = int(self.wanted.positions[-1]) + 1
+        if self.backend.name == RESUME:
+            return [Group(0, rest)]
+        return grouped(rest, end, self.budget, end - 1)
 
+    @property
+    def budget(self) -> int:
+        """Tokens of one call."""
+        return CPU_BUDGET if self.base.rm.device.type == "cpu" else GPU_BUDGET
 
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """What is read of a row: positions, and the last layer that matters.
+    @cached_property
+    def cone(self) -> Cone:
+        """The engine, ready to run."""
+        return Cone(self.base, self.units, self.wanted, self.backend.axes, self.backend.name == CONE, self.budget,
+                    points=not self.trace)
 
-    Attributes:
-        positions: int64 [W], increasing: read positions and traced ones.
-        last: layer after which the values are read.
-        causal: whether a position is blind to later ones.
-    """
+    @cached_property
+    def key_share(self) -> float:
+        """Share of a layer's cost that its queries, keys and values are: all that the last layer does for most tokens."""
+        block = self.base.rm.architecture.blocks[-1]
+        total = sum(p.numel() for p in block.layer.parameters() if p.ndim == 2)
+        out = sum(p.numel() for module in (block.out_projection,) if module is not None for p in module.parameters())
+        mlp = 0 if block.mlp_in is None else sum(p.numel() for p in block.mlp_in.reads.parameters() if p.ndim == 2)
+        if block.mlp_in is not None and block.down_projection is not None and not any(
+                module is block.down_projection for module in block.mlp_in.reads.modules()):
+            mlp += sum(p.numel() for p in block.down_projection.parameters() if p.ndim == 2)
+        return max(0.0, (total - out - mlp) / total) if total else 0.25
 
-    positions: np.ndarray
-    last: int
-    causal: bool
+    @cached_property
+    def cost(self) -> float:
+        """Work in token-layers (one token through one layer), control rows included."""
+        T, L = self.base.length, self.base.rm.architecture.n_layers
+        total = float(len(self.by_hooks) * T * L + (T * L if len(self.by_hooks) else 0))
+        last = self.wanted.last
+        for number, group in enumerate(self.groups):
+            columns = self.cone.columns(group.start)
+            S, joins = len(columns), self.cone.join_layer(group.rows, len(columns))
+            finished = int((self.wanted.positions >= group.start).sum())
+            end = S if not self.cone.suffix or finished == S else self.key_share * S + finished
+            if self.controlled(number):
+                joins = np.append(joins, joins.min())
+            total += float(np.where(joins <= last, (last - joins) * S + end, 0).sum())
+            if self.cone.uses_points(S):
+                late = group.rows.take(np.flatnonzero(joins[:len(group.rows)] > group.rows.layer))
+                total += sum(len(self.cone._touched(int(u), int(i), int(layer)))
+                             for u, i, layer in zip(late.unit, late.index, late.layer, strict=True))
+        return total
 
+    @property
+    def forwards(self) -> float:
+        """Cost in whole forwards of this conversation."""
+        return self.cost / (self.base.length * self.base.rm.architecture.n_layers)
 
-def needed_sites(edits: Edits, rm: object) -> tuple[str, ...]:
-    """Kinds the base run must keep so that edits that change nothing are recognised."""
-    kinds = {edit.site.kind for unit in listed(edits) for edit in (unit if isinstance(unit, (list, tuple)) else [unit])}
-    found = [kind for kind in KEPT if kind in kinds]
-    if "embed" in kinds:
-        found += ["embed", *(["position"] if rm.architecture.position_embedding is not None else [])]  # type: ignore
-    return tuple(found)
+    def controlled(self, group: int) -> bool:
+        """Whether a group runs an unedited row along."""
+        return group == 0 or len(self.groups[group].rows) >= CONTROLLED
 
+    def describe(self) -> str:
+        """What will be computed, at what cost, and how.
 
-def listed(edits: Edits) -> list[Edit | Sequence[Edit] | EditBatch]:
-    """The edits as a list of units."""
-    return [edits] if isinstance(edits, (Edit, EditBatch)) else list(edits)
+        Example:
+            >>> import rewarden as rw
+            >>> rm = rw.load()
+            >>> talk = rw.Pair("Hi", "Hello!", "Go away.").conversations[0]
+            >>> last, zero = rm.architecture.n_layers - 1, torch.zeros(rm.architecture.d_model)
+            >>> edits = [rw.Edit(rw.Site("mlp_out", last, p), zero) for p in (0, -1)]
+            >>> print(rm.plan(talk, edits).describe().splitlines()[0])
+            2 counterfactuals, 1 of them cannot change the read-out
+        """
+        T, L = self.base.length, self.base.rm.architecture.n_layers
+        nothing = self.n - len(self.rows)
+        lines = [f"{self.n} counterfactuals, {nothing} of them cannot change the read-out",
+                 f"backend: {self.backend.name}" + (f" ({self.backend.reason})" if self.backend.reason else ""),
+                 f"{len(self.groups)} groups of suffixes, {len(self.by_hooks)} rows by hooks",
+                 f"cost: {self.forwards:.3g} forwards of {T} tokens × {L} layers; one forward per counterfactual would be "
+                 f"{self.n}"]
+        return "\n".join(lines)
 
+    def run(self, progress: Callable[[int], None] | None = None) -> Edited:
+        """Compute every row.
 
-def make_units(base: BaseRun, edits: Edits, wanted: Wanted) -> tuple[list[Unit], int]:
-    """Canonical units of all edits, and the number of rows.
+        Args:
+            progress: called with the number of rows finished.
 
-    Raises:
-        RewardenError: no edits, sites the model does not have, positions or widths that do not fit.
-    """
-    given = listed(edits)
-    if not given:
-        raise RewardenError("no edits", where="rm.edit", fix="pass at least one Edit")
-    batches: list[Unit] = []
-    alike: dict[tuple, list[tuple[int, Sequence[Edit]]]] = {}
-    row = 0
-    for item in given:
-        if isinstance(item, EditBatch):
-            batches.append(Unit([_batch_part(base, item)], np.arange(row, row + len(item))))
-            row += len(item)
-            continue
-        together = (item,) if isinstance(item, Edit) else tuple(item) if isinstance(item, (list, tuple)) else ()
-        if not together or not all(isinstance(edit, Edit) for edit in together):
-            raise RewardenError(f"{type(item).__name__} is not an edit", where="rm.edit", why="each counterfactual is an "
-                                "Edit, a list of Edits that act together, or an EditBatch", fix="wrap it in Edit(...)")
-        alike.setdefault(tuple(_likeness(edit, row) for edit in together), []).append((row, together))
-        row += 1
-    units = batches + [Unit([_part(base, [edits[j] for _, edits in rows]) for j in range(len(rows[0][1]))],
-                            np.asarray([number for number, _ in rows])) for rows in alike.values()]
-    for unit in units:
-        unit.parts = [_canonical(base, part) for part in unit.parts]
-        for part in unit.parts:
-            part.live = _live(base, part, wanted, alone=len(unit.parts) == 1)
-        unit.parts = [part for part in unit.parts if part.live.any()] or unit.parts[:1]
-    return units, row
+        Raises:
+            RewardenError: a base run whose own scalars are not finite.
+        """
+        if not torch.isfinite(self.base.values).all():
+            raise RewardenError("the base run's reward is not finite", where="rm.edit",
+                                why=f"scalars {self.base.values.tolist()}", fix="set this conversation apart")
+        values = self.base.values.float().expand(self.n, -1).clone()
+        traces = {site: self._base_trace(site).expand(self.n, *[-1] * (4 if site == "z" else 3)).clone() for site in self.trace}
+        watch = Traces(self.base.rm.architecture, self.trace_positions, self.wanted.last, traces) if self.trace else None
+        floor = [0.0]
+        if progress and self.n > len(self.rows):
+            progress(self.n - len(self.rows))
 
+        def done(rows: Rows, residual: Tensor, control: Tensor | None) -> None:
+            ids = np.asarray([self.units[u].ids[i] for u, i in zip(rows.unit, rows.index, strict=True)])
+            values[torch.as_tensor(ids, device=values.device)] = self._read(residual)
+            if control is not None:
+                floor.append(float((self._read(control[None])[0] - self.base.values.float()).abs().max()))
+            if progress:
+                progress(len(rows))
 
-LARGE = 4096
-"""Numbers from which on a value stays the caller's own tensor instead of being stacked with others."""
+        with torch.inference_mode():
+            if len(self.by_hooks):
+                Hooks(self.base, self.units, self.wanted, self.budget, watch).run(self.by_hooks, done)
+            if self.groups:
+                self.cone.watch = watch
+                with self.cone.open():
+                    for number, group in enumerate(self.groups):
+                        self.cone.run_group(group, self.controlled(number), done)
+        return Edited(values, self.base.values.float(), max(floor), traces)
 
+    def _read(self, residual: Tensor) -> Tensor:
+        """Scalars [rows, k] from residuals [rows, W, d] at the wanted positions."""
+        reading = self.base.reading
+        at = torch.as_tensor(np.searchsorted(self.wanted.positions, reading.positions), device=residual.device)
+        return self.base.rm.readout.apply(residual.index_select(1, at).float(), reading).float()
 
-def _likeness(edit: Edit, row: int) -> tuple:
-    """Edits with equal keys can share a unit."""
-    site, value = edit.site, edit.value
-    assert isinstance(value, Tensor)
-    positions = len(site.position) if isinstance(site.position, tuple) else site.position is None
-    own = row if value.ndim == 2 and value.numel() > LARGE else -1
-    return (site.kind, site.layer, site.head is None, edit.mode, positions, value.shape, value.dtype, own)
-
-
-def _part(base: BaseRun, edits: Sequence[Edit]) -> Part:
-    site = edits[0].site
-    at = [edit.site.position for edit in edits]
-    positions = (np.broadcast_to(np.arange(base.length), (len(edits), base.length)) if site.position is None
-                 else _inside(base, np.asarray(at, dtype=np.int64).reshape(len(edits), -1), site))
-    values = [edit.value for edit in edits]
-    stacked = values[0][None] if len(values) == 1 else torch.stack(values)  # type: ignore[index, arg-type]
-    stacked = stacked.reshape(len(values), *([1] * (3 - stacked.ndim)), *stacked.shape[1:])
-    heads = None if site.head is None else np.asarray([edit.site.head for edit in edits], dtype=np.int64)
-    _check(base, site, stacked, positions.shape[1], heads)
-    return Part(site.kind, site.layer, edits[0].mode, positions, stacked, heads)
-
-
-def _batch_part(base: BaseRun, batch: EditBatch) -> Part:
-    site, values, n = batch.site, batch.values, len(batch)
-    if batch.positions is not None:
-        positions = _inside(base, np.asarray(batch.positions, dtype=np.int64), site)[:, None]
-    elif site.position is None:
-        positions = np.broadcast_to(np.arange(base.length), (n, base.length))
-    else:
-        one = _inside(base, np.atleast_2d(np.asarray(site.position, dtype=np.int64)), site)
-        positions = np.broadcast_to(one, (n, one.shape[1]))
-    values = values[:, None] if values.ndim == 2 else values
-    heads = None if site.head is None else np.full(n, site.head)
-    heads = heads if batch.heads is None else np.asarray(batch.heads, dtype=np.int64)
-    _check(base, site, values, positions.shape[1], heads)
-    return Part(site.kind, site.layer, batch.mode, positions, values, heads)
-
-
-def _inside(base: BaseRun, positions: np.ndarray, site: Site) -> np.ndarray:
-    if positions.min() < -base.length or positions.max() >= base.length:
-        raise RewardenError(f"position {site.position} outside the conversation", where=repr(site),
-                            why=f"it has {base.length} tokens", fix="count from 0, or from the end with -1")
-    found = np.where(positions < 0, positions + base.length, positions)
-    if found.ndim == 2 and found.shape[1] > 1 and (np.diff(np.sort(found, 1), axis=1) == 0).any():
-        raise RewardenError("the same position twice in one edit", where=repr(site),
-                            why="which value counts would not be defined", fix="name each position once")
-    return found
-
-
-def _check(base: BaseRun, site: Site, values: Tensor, n_positions: int, which: np.ndarray | None) -> None:
-    arch = base.rm.architecture
-    if site.kind != "embed" and not 0 <= site.layer < arch.n_layers:
-        raise RewardenError(f"no layer {site.layer}", where=repr(site), why=f"the model has layers 0 to {arch.n_layers - 1}",
-                            fix="choose one of them")
-    block = arch.blocks[site.layer]
-    if site.kind in ("attn_out", "mlp_out"):
-        arch.require("writes", f"the site {site.kind!r}")
-    if site.kind == "z":
-        arch.require("heads", "the site 'z'")
-    missing = {"neurons": block.down_projection, "attn_in": block.attn_in, "mlp_in": block.mlp_in}
-    if site.kind in missing and missing[site.kind] is None:
-        raise RewardenError(f"this model has no site {site.kind!r}", where=repr(site),
-                            why="its layers have no single module for it", fix="edit attn_out or mlp_out instead")
-    if site.kind in ("q", "k", "v") and not base.keys:
-        raise RewardenError(f"the site {site.kind!r} cannot be edited in this model", where=repr(site),
-                            why="its attention does not run through transformers' interface", fix="edit z or attn_out")
-    heads, width = width_of(base, site, which is not None)
-    if which is not None and not (which.min() >= 0 and which.max() < heads):
-        raise RewardenError(f"no head {which[(which < 0) | (which >= heads)][0]}", where=repr(site),
-                            why=f"there are {heads}", fix="choose one of them")
-    if values.shape[-1] not in (width, 1) or values.shape[-2] not in (1, n_positions):
-        raise RewardenError(f"the value of an edit has shape {tuple(values.shape[-2:])}", where=repr(site),
-                            why=f"the site holds {n_positions} positions of width {width}",
-                            fix="give [width], or [positions, width]")
-    if not torch.isfinite(values).all():
-        raise RewardenError("the value of an edit is not finite", where=repr(site), fix="look at the run it comes from")
+    def _base_trace(self, site: str) -> Tensor:
+        where = torch.as_tensor(self.trace_positions, device=self.base.rm.device)
+        layers = range(self.wanted.last + 1)
+        return torch.stack([self.base.activation(site, layer)[where] for layer in layers])[None]
 
 
-def width_of(base: BaseRun, site: Site, per_head: bool) -> tuple[int, int]:
-    """Heads of a site, and the width of its values, whole or of one head."""
-    arch = base.rm.architecture
-    if site.kind in ("q", "k", "v"):
-        held = base.vals if site.kind == "v" else base.keys
-        like = next(iter(held.values()))
-        heads = arch.n_heads if site.kind == "q" else like.shape[0]
-        return heads, like.shape[-1] * (1 if per_head else heads)
-    if site.kind in ("z", "neurons"):
-        block = arch.blocks[site.layer]
-        module = block.out_projection if site.kind == "z" else block.down_projection
-        assert module is not None  # checked before
-        full = projection_weight(module).shape[1]
-        heads = arch.n_heads if site.kind == "z" else full
-        return heads, full // heads if per_head else full
-    return 1, arch.d_model
-
-
-def _canonical(base: BaseRun, part: Part) -> Part:
-    """`resid_post` l is `resid_pre` l + 1; an embedding row is the first residual less the position embedding."""
-    if part.kind == "resid_post":
-        part.kind, part.layer = "resid_pre", part.layer + 1
-    if part.kind == "embed":
-        part.layer = 0
-        if _embedding_is_residual(base):
-            if part.mode != "add":
-                index = torch.as_tensor(part.positions, device=base.resid_pre[0].device)
-                embed = base.activation("embed")[index] if part.mode == "scale" else 1.0
-                part.values = part.values.to(base.resid_pre[0].device) * embed
-                if base.has("position"):
-                    part.values = part.values + base.activation("position")[index]
-                part.mode = "replace"
-            part.kind = "resid_pre"
-    return part
-
-
-def _embedding_is_residual(base: BaseRun) -> bool:
-    if not base.has("embed"):
-        return False
-    total = base.activation("embed") + (base.activation("position") if base.has("position") else 0)
-    return torch.allclose(total.float(), base.resid_pre[0].float(), rtol=1e-4, atol=1e-5)
-
-
-def _live(base: BaseRun, part: Part, wanted: Wanted, alone: bool) -> np.ndarray:
-    """Cells that can reach a wanted value, less those that put there what is there already."""
-    if (part.kind == "resid_pre" and part.layer == wanted.last + 1) or (
-            part.layer == wanted.last and part.kind in AFTER_ATTENTION):
-        live = np.isin(part.positions, wanted.positions)
-    elif part.layer > wanted.last:
-        live = np.zeros(part.positions.shape, bool)
-    else:
-        live = part.positions <= wanted.positions[-1] if wanted.causal else np.ones(part.positions.shape, bool)
-    return live & ~_changes_nothing(base, part, alone)
-
-
-def _changes_nothing(base: BaseRun, part: Part, alone: bool) -> np.ndarray:
-    shape = part.positions.shape
-    if part.mode != "replace":
-        nothing = (part.values == (0.0 if part.mode == "add" else 1.0)).all(-1).cpu().numpy()
-        return np.broadcast_to(nothing, shape)
-    if not alone or not base.has(part.kind):
-        return np.zeros(shape, bool)  # among other edits, holding a value is a change of its own
-    now = base.activation(part.kind, part.layer)
-    if part.kind == "neurons" and part.heads is not None:
-        now = now[..., None]
-    elif now.ndim == 3 and part.heads is None:
-        now = now.flatten(1)
-    same = np.empty(shape, bool)
-    step = max(1, 2**24 // (shape[1] * now.shape[-1]))  # rows compared at once: 64 MB of float32
-    for start in range(0, shape[0], step):
-        rows = np.arange(start, min(shape[0], start + step))
-        at = torch.as_tensor(part.positions[rows], device=now.device)
-        there = now[at] if part.heads is None else now[at, torch.as_tensor(part.heads[rows], device=now.device)[:, None]]
-        same[rows] = (part.values_of(rows).to(there.device, there.dtype) == there).all(-1).cpu().numpy()
-    return same
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows that will be run, flat: which unit, which of its rows, first position, first layer."""
-
-    unit: np.ndarray
-    index: np.ndarray
-    start: np.ndarray
-    layer: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.unit)
-
-    def take(self, which: np.ndarray) -> Rows:
-        """Some of the rows."""
-        return Rows(self.unit[which], self.index[which], self.start[which], self.layer[which])
-
-    def after(self, others: Rows) -> Rows:
-        """Others, then these."""
-        return Rows(*(np.concatenate([getattr(others, f.name), getattr(self, f.name)]) for f in fields(self)))
-
-
-def live_rows(units: list[Unit], wanted: Wanted, length: int) -> Rows:
-    """Rows that may change a wanted value; the others are the base run's."""
-    found = []
-    for number, unit in enumerate(units):
-        alive = np.flatnonzero(unit.live())
-        if len(alive):
-            start = unit.starts(length)[alive] if wanted.causal else np.zeros(len(alive), np.int64)
-            found.append(np.stack([np.full(len(alive), number), alive, start, np.full(len(alive), unit.layer)]))
-    return Rows(*(np.concatenate(found, 1) if found else np.zeros((4, 0), np.int64)))
-
-
-WASTE = 0.03
-"""Share of a group's tokens that lie before their row's first edited position."""
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Rows that are computed from the same position on."""
-
-    start: int
-    rows: Rows
-
-
-def grouped(rows: Rows, end: int, budget: int, last_start: int) -> list[Group]:
-    """Rows by start: starts share a group while little is recomputed for it, or while all fits one call.
+def make_plan(rm: RewardModel, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,
+              trace: Sequence[str] = (), trace_positions: Sequence[int] | str = "read", backend: str = "auto") -> Plan:
+    """Plan a batch of edits.
 
     Args:
-        rows: the rows.
-        end: one past the last position computed.
-        budget: tokens per call.
-        last_start: no group starts after this position (the first one wanted at the last layer's end).
+        rm: the reward model.
+        base: a recorded run (`rm.base`), or a conversation, which is run once.
+        edits: see `Edits`.
+        trace: sites of `TRACEABLE` to keep after each edit.
+        trace_positions: "read", "all", or token positions.
+        backend: "auto", or "hooks" to compare with.
     """
-    start = np.minimum(rows.start, last_start)
-    groups: list[Group] = []
-    values, counts = np.unique(start, return_counts=True)
-    first = 0
-    while first < len(values):
-        origin, total, waste, stop = values[first], int(counts[first]), 0, first + 1
-        while stop < len(values):
-            more = waste + int(counts[stop]) * int(values[stop] - origin)
-            tokens = (total + int(counts[stop])) * int(end - origin)
-            if more > WASTE * tokens and tokens > budget:
-                break
-            total, waste, stop = total + int(counts[stop]), more, stop + 1
-        chosen = np.isin(start, values[first:stop])
-        groups.append(Group(int(origin), rows.take(np.flatnonzero(chosen))))
-        first = stop
-    return groups
+    unknown = [site for site in trace if site not in TRACEABLE]
+    if unknown or backend not in ("auto", "hooks"):
+        raise RewardenError(f"cannot plan with trace={list(trace)}, backend={backend!r}", where="rm.plan",
+                            why=f"sites that can be traced: {list(TRACEABLE)}; backends: auto, hooks", fix="change these")
+    chosen = backend_of(rm) if backend == "auto" else Backend(HOOKS, "asked for")
+    if isinstance(base, BaseRun):
+        if base.rm is not rm:
+            raise RewardenError("the base run is of another model", where="rm.edit(base)", fix="make it with this rm.base(...)")
+        run = base
+    else:
+        kinds = [site for site in trace if site not in ("resid_pre", "resid_post")]
+        run = make_base(rm, base, (*needed_sites(edits, rm), *kinds))
+    missing = [site for site in trace if not run.has(site)]
+    if missing:
+        raise RewardenError(f"the base run has no site {missing[0]!r} to compare with", where="rm.plan(trace=)",
+                            fix=f"rm.base(conversation, sites={tuple(missing)!r})")
+    if isinstance(trace_positions, str):
+        kept = np.arange(run.length) if trace_positions == "all" else np.asarray(run.reading.positions)
+    else:
+        kept = np.asarray(trace_positions, dtype=np.int64) % run.length
+    kept = kept if trace else np.empty(0, np.int64)
+    last = rm.architecture.n_layers - 1 if rm.readout.layer is None else rm.readout.layer
+    wanted = Wanted(np.unique(np.concatenate([run.reading.positions, kept])).astype(np.int64), last, rm.architecture.causal)
+    units, n = make_units(run, edits, wanted)
+    return Plan(run, units, n, chosen, wanted, tuple(trace), kept)
+
+
+def make_base(rm: RewardModel, conversation: Conversation | Sequence[Message] | Encoded, sites: Sequence[str] = ()) -> BaseRun:
+    """Record a conversation's run, with attention where the model's backend uses it."""
+    row = conversation if isinstance(conversation, Encoded) else rm.encode(conversation)
+    return record(rm, row, sites, attention=backend_of(rm).name == CONE)

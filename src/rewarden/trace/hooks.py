@@ -163,13 +163,18 @@ def _keyword(kwargs: dict[str, Any]) -> str | None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inference: no gradients, no dropout; the model's mode is put back."""
+def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
+    """Inference: no dropout, and no gradients but, where asked for, those of activations; the model's mode is put back."""
     training = [module for module in model.modules() if module.training]  # parts may be frozen: not one mode for all
+    learning = [parameter for parameter in model.parameters() if gradients and parameter.requires_grad]
     model.eval()
     try:
-        with torch.inference_mode():
+        for parameter in learning:  # or the graph would keep what only their gradients need
+            parameter.requires_grad_(False)
+        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients):
             yield
     finally:
         for module in training:
             module.training = True
+        for parameter in learning:
+            parameter.requires_grad_(True)

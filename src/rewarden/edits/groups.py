@@ -1,0 +1,83 @@
+"""Which rows have to be run, and which of them together?
+
+In: units. Out: rows by the position they start at, in groups that share a suffix. Ignorant of how rows are run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from rewarden.edits.units import Unit, Wanted
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows that will be run, flat: which unit, which of its rows, first position, first layer."""
+
+    unit: np.ndarray
+    index: np.ndarray
+    start: np.ndarray
+    layer: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def take(self, which: np.ndarray) -> Rows:
+        """Some of the rows."""
+        return Rows(self.unit[which], self.index[which], self.start[which], self.layer[which])
+
+    def after(self, others: Rows) -> Rows:
+        """Others, then these."""
+        return Rows(*(np.concatenate([getattr(others, f.name), getattr(self, f.name)]) for f in fields(self)))
+
+
+def live_rows(units: list[Unit], wanted: Wanted, length: int) -> Rows:
+    """Rows that may change a wanted value; the others are the base run's."""
+    found = []
+    for number, unit in enumerate(units):
+        alive = np.flatnonzero(unit.live())
+        if len(alive):
+            start = unit.starts(length)[alive] if wanted.causal else np.zeros(len(alive), np.int64)
+            found.append(np.stack([np.full(len(alive), number), alive, start, np.full(len(alive), unit.layer)]))
+    return Rows(*(np.concatenate(found, 1) if found else np.zeros((4, 0), np.int64)))
+
+
+WASTE = 0.03
+"""Share of a group's tokens that lie before their row's first edited position."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rows that are computed from the same position on."""
+
+    start: int
+    rows: Rows
+
+
+def grouped(rows: Rows, end: int, budget: int, last_start: int) -> list[Group]:
+    """Rows by start: starts share a group while little is recomputed for it, or while all fits one call.
+
+    Args:
+        rows: the rows.
+        end: one past the last position computed.
+        budget: tokens per call.
+        last_start: no group starts after this position (the first one wanted at the last layer's end).
+    """
+    start = np.minimum(rows.start, last_start)
+    groups: list[Group] = []
+    values, counts = np.unique(start, return_counts=True)
+    first = 0
+    while first < len(values):
+        origin, total, waste, stop = values[first], int(counts[first]), 0, first + 1
+        while stop < len(values):
+            more = waste + int(counts[stop]) * int(values[stop] - origin)
+            tokens = (total + int(counts[stop])) * int(end - origin)
+            if more > WASTE * tokens and tokens > budget:
+                break
+            total, waste, stop = total + int(counts[stop]), more, stop + 1
+        chosen = np.isin(start, values[first:stop])
+        groups.append(Group(int(origin), rows.take(np.flatnonzero(chosen))))
+        first = stop
+    return groups
