@@ -1,7 +1,7 @@
 """Attention of a suffix: every row's own keys, and one shared copy of the base run's keys before it.
 
-In: queries of some columns, keys of the suffix. Out: head outputs, equal to attention over the whole sequence. The prefix is
-never copied per row. Ignorant of edits but those of q, k and v.
+In: queries of some columns, keys of the suffix. Out: head outputs, equal to attention over the whole sequence. Of edits it
+knows those of q, k and v.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from rewarden.edits.base import BaseRun
 from rewarden.edits.columns import Columns
 from rewarden.edits.writes import Cells, change_attention
 from rewarden.trace.attention import Attention, capped, plain
+
+COPIED = 32
+"""Queries of a row from which on copying the shared keys to it, for one fused attention, is faster than sharing them
+(measured from 4 × 256 to 256 × 4 rows × queries, prefixes of 32 to 511)."""
 
 
 class KeysKept(Exception):
@@ -58,35 +62,45 @@ class SuffixAttention:
         if self.own is not None:
             own = self.own[call.module]
             call = replace(call, key=own[0], value=own[1])
-        if self.start == 0 and call.softcap is None and call.sinks is None:
-            return plain(call)
-        return self._attend(call, keys[:, :self.start], values[:, :self.start])
+        keys, values = keys[:, :self.start], values[:, :self.start]
+        if self.start == 0 or call.query.shape[2] >= COPIED:
+            batch = len(call.query)
+            return plain(replace(call, key=torch.cat([keys.expand(batch, -1, -1, -1), call.key], 2),
+                                 value=torch.cat([values.expand(batch, -1, -1, -1), call.value], 2)) if self.start else call)
+        return self._attend(call, keys, values)
 
     def _attend(self, call: Attention, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention over keys [kv_head, P, d_head] that all rows share, then over each row's own.
+        """Attention over keys [kv_head, P, d_head] that all rows share, then over each row's own, in one softmax.
 
-        The shared part is one product for all rows; both parts pass through one softmax.
+        The shared part is one product for all rows. Axes: kv_head, batch, group, S.
         """
         batch, heads, length, width = call.query.shape
         kv_heads, groups, split = call.key.shape[1], call.groups, keys.shape[1]
-        query = call.query.reshape(batch, kv_heads, groups * length, width)
-        flat = query.transpose(0, 1).reshape(kv_heads, batch * groups * length, width)
-        shared = torch.bmm(flat, keys.transpose(1, 2)).view(kv_heads, batch, groups * length, split).transpose(0, 1)
-        own = query @ call.key.transpose(-1, -2)
-        scores = self._masked(call, capped(torch.cat([shared, own], -1) * call.scale, call.softcap).float())
-        if call.sinks is not None:
-            sinks = call.sinks.float().reshape(1, kv_heads, groups, 1).expand(batch, -1, -1, length)
-            scores = torch.cat([scores, sinks.reshape(*scores.shape[:-1], 1)], -1)
-        weight = scores.softmax(-1).to(values.dtype)
-        on_shared = weight[..., :split].transpose(0, 1).reshape(kv_heads, batch * groups * length, split)
-        out = torch.bmm(on_shared, values).view(kv_heads, batch, groups * length, -1).transpose(0, 1)
-        if own.shape[-1]:
-            out = out + weight[..., split:split + own.shape[-1]] @ call.value
-        return out.reshape(batch, heads, length, -1)
+        flat = (call.query * call.scale).reshape(batch, kv_heads, groups * length, width).transpose(0, 1).contiguous()
+        shared = torch.bmm(flat.view(kv_heads, -1, width), keys.transpose(1, 2))
+        scores = [self._masked(call, shared.view(kv_heads, batch, groups, length, split), 0)]
+        if call.key.shape[2]:
+            own = flat @ call.key.permute(1, 0, 3, 2)
+            scores.append(self._masked(call, own.view(kv_heads, batch, groups, length, -1), split))
+        top = scores[0].amax(-1, keepdim=True)
+        top = top if len(scores) == 1 else torch.maximum(top, scores[1].amax(-1, keepdim=True))
+        total = torch.zeros_like(top)
+        if call.sinks is not None:  # a learned score per head, without a value
+            sinks = call.sinks.float().reshape(kv_heads, 1, groups, 1, 1)
+            top = torch.maximum(top, sinks)
+            total = (sinks - top).exp_()
+        for part in scores:
+            total += part.sub_(top).exp_().sum(-1, keepdim=True)
+        out = torch.bmm(scores[0].view(kv_heads, -1, split).to(values.dtype), values).view(kv_heads, batch, groups * length, -1)
+        if len(scores) == 2:
+            out = out + scores[1].view(kv_heads, batch, groups * length, -1).to(values.dtype) @ call.value.transpose(0, 1)
+        out = (out / total.view(kv_heads, batch, groups * length, 1)).to(call.query.dtype)
+        return out.transpose(0, 1).reshape(batch, heads, length, -1)
 
-    def _masked(self, call: Attention, scores: Tensor) -> Tensor:
-        if call.mask is None or self.columns.all_open(call.mask, scores.shape[-1]):
+    def _masked(self, call: Attention, scores: Tensor, first: int) -> Tensor:
+        """float32 scores of the keys from `first` on, capped and masked."""
+        scores = capped(scores, call.softcap).float()
+        stop = first + scores.shape[-1]
+        if call.mask is None or self.columns.all_open(call.mask, stop):
             return scores
-        closed = ~call.mask[:, :, None, :, : scores.shape[-1]]
-        rows = scores.view(*scores.shape[:2], call.groups, -1, scores.shape[-1])
-        return rows.masked_fill(closed, float("-inf")).view(scores.shape)
+        return scores.masked_fill_(~call.mask[0, 0, :, first:stop], float("-inf"))

@@ -118,12 +118,16 @@ def record(rm: RewardModel, encoded: Encoded, sites: Sequence[str] = (), *, atte
     queries: dict[nn.Module, Tensor] = {}
     keys: dict[nn.Module, Tensor] = {}
     vals: dict[nn.Module, Tensor] = {}
+    triangles: dict[int, bool] = {}  # masks are shared by the layers: looked at once
 
     def remember(call: Attention) -> Tensor:
         keys[call.module], vals[call.module] = call.key[0], call.value[0]
         if "q" in sites:
             queries[call.module] = call.query[0]
-        return plain(call)
+        mask = call.mask
+        if mask is not None and id(mask) not in triangles:
+            triangles[id(mask)] = torch.equal(mask, torch.ones_like(mask).tril())
+        return plain(call, triangle=mask is not None and triangles[id(mask)])
 
     layers = [block.layer for block in arch.blocks]
     with rm.lock, attending(arch.trunk, remember) if attention else nullcontext(), calls_of(layers) as calls:

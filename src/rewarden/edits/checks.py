@@ -5,6 +5,8 @@ In: a base run, a site, values. Out: positions counted from the start, or one cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ def inside(base: BaseRun, positions: np.ndarray, site: Site) -> np.ndarray:
 
 
 def check(base: BaseRun, site: Site, values: Tensor, n_positions: int, which: np.ndarray | None) -> None:
-    """Refuse what the model cannot take: layer, part, head, width, values that are not finite."""
+    """Refuse what the model cannot take: layer, part, head, width."""
     arch = base.rm.architecture
     if site.kind != "embed" and not 0 <= site.layer < arch.n_layers:
         raise RewardenError(f"no layer {site.layer}", where=repr(site), why=f"the model has layers 0 to {arch.n_layers - 1}",
@@ -53,8 +55,23 @@ def check(base: BaseRun, site: Site, values: Tensor, n_positions: int, which: np
         raise RewardenError(f"the value of an edit has shape {tuple(values.shape[-2:])}", where=repr(site),
                             why=f"the site holds {n_positions} positions of width {width}",
                             fix="give [width], or [positions, width]")
-    if not torch.isfinite(values).all():
-        raise RewardenError("the value of an edit is not finite", where=repr(site), fix="look at the run it comes from")
+
+
+def check_finite(values: Sequence[Tensor]) -> None:
+    """Refuse values that are not finite; small ones are looked at together."""
+    small = [value.reshape(-1) for value in values if value.numel() <= SMALL]
+    alike = {(value.device, value.dtype): [] for value in small}
+    for value in small:
+        alike[value.device, value.dtype].append(value)
+    joined = [torch.cat(some) for some in alike.values()] + [value for value in values if value.numel() > SMALL]
+    if not all(bool(torch.isfinite(value).all()) for value in joined):
+        bad = sum(not bool(torch.isfinite(value).all()) for value in values)
+        raise RewardenError(f"the values of {bad} edits are not finite", where="rm.edit", why="NaN or infinity",
+                            fix="look at the run they come from")
+
+
+SMALL = 65536
+"""Numbers up to which a value is copied to be looked at with others."""
 
 
 def width_of(base: BaseRun, site: Site, per_head: bool) -> tuple[int, int]:

@@ -67,7 +67,8 @@ class Cone:
     attention: SuffixAttention = field(init=False)
 
     def __post_init__(self) -> None:
-        everything = Columns(np.arange(self.base.length), self.base.length, self.base.rm.device)
+        self.device = self.base.rm.device
+        everything = Columns(np.arange(self.base.length), self.base.length, self.device)
         self.attention = SuffixAttention(self.base, everything)
         self.blocks = self.base.rm.architecture.blocks
         self.whole = everything
@@ -85,7 +86,7 @@ class Cone:
         """Columns of a group."""
         if not self.suffix:
             return self.whole
-        return Columns(np.arange(start, int(self.wanted.positions[-1]) + 1), self.base.length, self.base.rm.device)
+        return Columns(np.arange(start, int(self.wanted.positions[-1]) + 1), self.base.length, self.device)
 
     def join_layer(self, rows: Rows, width: int) -> np.ndarray:
         """The layer at which each row enters the wave: after its first one where a single position is enough there."""
@@ -158,7 +159,7 @@ class Cone:
             yield from (((int(u), int(i)), nothing) for u, i in zip(rows.unit, rows.index, strict=True))
             return
         offsets = np.cumsum([0, *(len(p) for p in touched)])
-        columns = Columns(positions, self.base.length, self.base.rm.device)
+        columns = Columns(positions, self.base.length, self.device)
         cells = []
         for row, (unit, index) in enumerate(zip(rows.unit, rows.index, strict=True)):
             for part in self.units[unit].parts:
@@ -179,7 +180,7 @@ class Cone:
         edits = self._edits_by_layer(rows, entered)
         last, stream, count = self.wanted.last, None, 0
         wanted = self.wanted.positions[self.wanted.positions >= columns.positions[0]]
-        final = Columns(wanted, self.base.length, self.base.rm.device)
+        final = Columns(wanted, self.base.length, self.device)
         for layer in range(int(joins.min()), last + 2):
             here = final if layer == last + 1 else columns
             new = np.flatnonzero(joins == layer)
@@ -252,14 +253,13 @@ class Cone:
 
     def _cells(self, items: list) -> list[Cells]:
         """Cells of one call, in as few pieces as possible; those without a column are left out."""
-        device, cells = self.base.rm.device, []
+        device, cells = self.device, []
         for part, index, batch, places in items:
-            live = part.live[index]
             values = part.values_of(index).to(device).flatten(0, 1)
-            heads = None if part.heads is None else np.repeat(part.heads[index], live.shape[1])
+            heads = None if part.heads is None else np.repeat(part.heads[index], part.positions.shape[1])
             kept = places >= 0
-            if len(kept) < live.size or not kept.all():
-                flat = np.flatnonzero(live)[kept]
+            if len(kept) < len(values) or not kept.all():
+                flat = np.flatnonzero(part.live[index])[kept]
                 batch, places, values = batch[kept], places[kept], values[torch.as_tensor(flat, device=device)]
                 heads = None if heads is None else heads[flat]
             if len(batch):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rewarden.edits.base import KEPT, BaseRun
-from rewarden.edits.checks import check, inside
+from rewarden.edits.checks import check, check_finite, inside
 from rewarden.edits.edit import Edit, EditBatch, Edits
 from rewarden.edits.writes import AFTER_ATTENTION
 from rewarden.errors import RewardenError
@@ -135,8 +135,10 @@ def make_units(base: BaseRun, edits: Edits, wanted: Wanted) -> tuple[list[Unit],
         row += 1
     units = batches + [Unit([_part(base, [edits[j] for _, edits in rows]) for j in range(len(rows[0][1]))],
                             np.asarray([number for number, _ in rows])) for rows in alike.values()]
+    check_finite([part.values for unit in units for part in unit.parts])
     for unit in units:
-        unit.parts = [_canonical(base, part) for part in unit.parts]
+        first = [part for part in unit.parts if part.kind == "embed" or (part.kind == "resid_pre" and part.layer == 0)]
+        unit.parts = [_canonical(base, part, alone=len(first) == 1) for part in unit.parts]
         for part in unit.parts:
             part.live = _live(base, part, wanted, alone=len(unit.parts) == 1)
         unit.parts = [part for part in unit.parts if part.live.any()] or unit.parts[:1]
@@ -185,13 +187,16 @@ def _batch_part(base: BaseRun, batch: EditBatch) -> Part:
     return Part(site.kind, site.layer, batch.mode, positions, values, heads)
 
 
-def _canonical(base: BaseRun, part: Part) -> Part:
-    """`resid_post` l is `resid_pre` l + 1; an embedding row is the first residual less the position embedding."""
+def _canonical(base: BaseRun, part: Part, alone: bool) -> Part:
+    """`resid_post` l is `resid_pre` l + 1; an embedding row is the first residual less the position embedding.
+
+    Several edits of the embedding and the first residual keep their order in whole forwards only (not `alone`).
+    """
     if part.kind == "resid_post":
         part.kind, part.layer = "resid_pre", part.layer + 1
     if part.kind == "embed":
         part.layer = 0
-        if _embedding_is_residual(base):
+        if alone and _embedding_is_residual(base):
             if part.mode != "add":
                 index = torch.as_tensor(part.positions, device=base.resid_pre[0].device)
                 embed = base.activation("embed")[index] if part.mode == "scale" else 1.0
@@ -234,6 +239,11 @@ def _changes_nothing(base: BaseRun, part: Part, alone: bool) -> np.ndarray:
         now = now[..., None]
     elif now.ndim == 3 and part.heads is None:
         now = now.flatten(1)
+    at = torch.as_tensor(part.positions, device=now.device)
+    few = (at,) if part.heads is None else (at, torch.as_tensor(part.heads, device=now.device)[:, None])
+    first = part.values[..., :8].to(now.device, now.dtype) == now[..., :8][few]  # tells nearly all that differ
+    if not bool(first.all(-1).any()):
+        return np.zeros(shape, bool)
     same = np.empty(shape, bool)
     step = max(1, 2**24 // (shape[1] * now.shape[-1]))  # rows compared at once: 64 MB of float32
     for start in range(0, shape[0], step):

@@ -167,7 +167,8 @@ def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
     """Inference: no dropout, and no gradients but, where asked for, those of activations; the model's mode is put back."""
     training = [module for module in model.modules() if module.training]  # parts may be frozen: not one mode for all
     learning = [parameter for parameter in model.parameters() if gradients and parameter.requires_grad]
-    model.eval()
+    if training:
+        model.eval()
     try:
         for parameter in learning:  # or the graph would keep what only their gradients need
             parameter.requires_grad_(False)
