@@ -265,7 +265,7 @@ class Cone:
             if len(batch):
                 index_ = torch.as_tensor(np.stack([batch, places, batch if heads is None else heads]), device=device)
                 cells.append(Cells(part.kind, part.mode, index_[0], index_[1], values,
-                                   None if heads is None else index_[2]))
+                                   None if heads is None else index_[2], part.turn))
         return joined(cells)
 
     def _layer(self, layer: int, stream: Tensor, cells: list[Cells], items: list, columns: Columns, final: Columns,

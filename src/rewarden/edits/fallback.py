@@ -102,4 +102,4 @@ class Hooks:
         device, m = self.base.rm.device, len(positions)
         heads = None if part.heads is None else torch.full((m,), int(part.heads[index]), device=device)
         return Cells(kind, part.mode, torch.full((m,), row, device=device), torch.as_tensor(positions, device=device),
-                     values.to(device).expand(m, -1), heads)
+                     values.to(device).expand(m, -1), heads, part.turn)

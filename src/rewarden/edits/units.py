@@ -31,6 +31,7 @@ class Part:
         values: [n or 1, P or 1, width].
         heads: int64 [n], or None for whole vectors.
         live: bool [n, P], cells that can change a wanted value.
+        turn: how many parts of its unit come before it at the same kind, layer and mode.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Part:
     values: Tensor
     heads: np.ndarray | None
     live: np.ndarray = field(init=False)
+    turn: int = 0
 
     def __post_init__(self) -> None:
         self.live = np.ones(self.positions.shape, bool)
@@ -139,7 +141,8 @@ def make_units(base: BaseRun, edits: Edits, wanted: Wanted) -> tuple[list[Unit],
     for unit in units:
         first = [part for part in unit.parts if part.kind == "embed" or (part.kind == "resid_pre" and part.layer == 0)]
         unit.parts = [_canonical(base, part, alone=len(first) == 1) for part in unit.parts]
-        for part in unit.parts:
+        for number, part in enumerate(unit.parts):
+            part.turn = sum((p.kind, p.layer, p.mode) == (part.kind, part.layer, part.mode) for p in unit.parts[:number])
             part.live = _live(base, part, wanted, alone=len(unit.parts) == 1)
         unit.parts = [part for part in unit.parts if part.live.any()] or unit.parts[:1]
     return units, row

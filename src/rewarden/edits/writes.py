@@ -31,6 +31,7 @@ class Cells:
         columns: int64 [m], column of the row.
         values: [m, width] ([m, 1] broadcasts).
         heads: int64 [m], or None for whole vectors.
+        turn: place among the cells of its mode; two edits of one row at one site must not share a turn.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Cells:
     columns: Tensor
     values: Tensor
     heads: Tensor | None = None
+    turn: int = 0
 
     def write(self, hidden: Tensor) -> Tensor:
         """Change hidden [batch, S, width], or [batch, S, head, width] where the cells have heads, in place."""
@@ -72,8 +74,8 @@ def change(hidden: Tensor, cells: list[Cells], batch: int, n_heads: int, scale: 
 
 
 def ordered(cells: list[Cells]) -> list[Cells]:
-    """Replace before scale before add."""
-    return sorted(cells, key=lambda cell: ("replace", "scale", "add").index(cell.mode))
+    """Replace before scale before add; of one mode, by turn."""
+    return sorted(cells, key=lambda cell: (("replace", "scale", "add").index(cell.mode), cell.turn))
 
 
 def taps_for(architecture: Architecture, layer: int, cells: list[Cells], batch: int) -> list[Tap]:
@@ -142,11 +144,11 @@ def change_attention(call: Attention, cells: list[Cells]) -> Attention:
 
 
 def joined(cells: list[Cells]) -> list[Cells]:
-    """The same cells in as few pieces as there are sites and modes."""
+    """The same cells in as few pieces as there are sites, modes and turns."""
     groups: dict[tuple, list[Cells]] = {}
     for cell in cells:
-        groups.setdefault((cell.kind, cell.mode, cell.heads is None, cell.values.shape[-1]), []).append(cell)
+        groups.setdefault((cell.kind, cell.mode, cell.turn, cell.heads is None, cell.values.shape[-1]), []).append(cell)
     return [same[0] if len(same) == 1 else Cells(
         same[0].kind, same[0].mode, torch.cat([c.rows for c in same]), torch.cat([c.columns for c in same]),
-        torch.cat([c.values for c in same]), None if same[0].heads is None else torch.cat([c.heads for c in same]))  # type: ignore
+        torch.cat([c.values for c in same]), None if same[0].heads is None else torch.cat([c.heads for c in same]), same[0].turn)  # type: ignore
         for same in groups.values()]
