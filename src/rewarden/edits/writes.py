@@ -148,7 +148,8 @@ def joined(cells: list[Cells]) -> list[Cells]:
     groups: dict[tuple, list[Cells]] = {}
     for cell in cells:
         groups.setdefault((cell.kind, cell.mode, cell.turn, cell.heads is None, cell.values.shape[-1]), []).append(cell)
-    return [same[0] if len(same) == 1 else Cells(
-        same[0].kind, same[0].mode, torch.cat([c.rows for c in same]), torch.cat([c.columns for c in same]),
-        torch.cat([c.values for c in same]), None if same[0].heads is None else torch.cat([c.heads for c in same]), same[0].turn)  # type: ignore
+    return [same[0] if len(same) == 1 else replace(
+        same[0], rows=torch.cat([c.rows for c in same]), columns=torch.cat([c.columns for c in same]),
+        values=torch.cat([c.values for c in same]),
+        heads=None if same[0].heads is None else torch.cat([c.heads for c in same]))  # type: ignore[misc]  # all or none
         for same in groups.values()]
