@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "trace": TRACE,
     "edits": EDITS,
     **{name: EDITS | {name} for name in ANALYSES},
+    "patching": EDITS | {"patching", "lens", "score_runs"},  # attribution is what effects are compared with
     "sarm": EDITS | set(ANALYSES) | {"sarm"},
     "training": EDITS | set(ANALYSES) | {"training"},
     "organisms": TRACE | {"organisms"},

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.harness.limits import limit
+from benchmarks.harness.models import Shape
 from benchmarks.harness.tables import judged, table
 from benchmarks.harness.timing import Ratio, interleave
 
@@ -44,6 +46,46 @@ def test_both_sides_compute_the_same(smoke):
     assert len(differences) == 3
     assert max(differences) < 1e-5
     assert tokens is True
+
+
+@pytest.fixture(scope="module")
+def patching(tmp_path_factory) -> dict:
+    """The same of the patching sweeps."""
+    out = tmp_path_factory.mktemp("results")
+    subprocess.run([sys.executable, "benchmarks/patching.py", "--smoke", "--peer", "none", "--out", str(out)], cwd=ROOT,
+                   check=True, stdout=subprocess.DEVNULL)
+    (numbers,) = out.glob("patching-*-cpu.json")
+    assert str(ROOT) not in numbers.read_text(encoding="utf-8")
+    return json.loads(numbers.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_sweeps_agree_with_hooks_and_say_who_did_not_run(patching):
+    differences = [value for name, value in patching["checks"].items() if name.endswith("largest difference to hooks")]
+    assert len(differences) == 4
+    assert max(differences) < 1e-5
+    assert min(value for name, value in patching["checks"].items() if "largest effect" in name) > 1e-3
+    absent = {row["name"].split(": ")[-1] for row in patching["ratios"] if row.get("missing") == "not run: left out"}
+    assert absent == {"transformer-lens 4.3.0 / rewarden", "nnsight 0.8.1 / rewarden", "pyvene 0.1.8 / rewarden",
+                      "reward-lens 1.0.0"}
+    assert all({"min", "median", "max"} <= set(row["cpu"]) for row in patching["ratios"] if "missing" not in row)
+
+
+@pytest.mark.slow
+def test_no_sweep_does_less_than_its_light_cones_hold(patching):
+    work = {row["name"]: row["value"] for row in patching["counts"]}
+    assert all(value >= 1 for name, value in work.items() if name.endswith("what is known of sublayer outputs"))
+
+
+def test_the_limit_of_one_edit_is_its_light_cone():
+    shape = Shape(layers=4, width=8, heads=2, kv_heads=2, inner=12)
+    share = shape.key_share()
+    assert share == 3 * 64 / (4 * 64 + 3 * 8 * 12)
+    first = ("resid_pre", 1, 6, None)  # 4 of 10 positions, two whole layers above its own input, then the last
+    assert limit([first], shape, 10) == pytest.approx(2 * 4 + 3 * share + 1)
+    assert limit([("mlp_out", 0, 6, None)], shape, 10, late=True) == pytest.approx(limit([first], shape, 10))
+    assert limit([("attn_out", 3, 6, None)], shape, 10) == limit([first], shape, 10, shared=7) == 0
+    assert limit([("z", 3, 9, 1)], shape, 10) == limit([("resid_pre", 3, 9, None)], shape, 10) == 1
 
 
 @pytest.mark.slow

@@ -24,6 +24,25 @@ TEMPLATE = "{{ '<s> ' }}{% for m in messages %}{{ '<|' + m['role'] + '|> ' + m['
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Size of a random model."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    inner: int
+    """Neurons of one MLP."""
+
+    def key_share(self) -> float:
+        """Weights of queries, keys and values among all of a layer."""
+        head = self.width // self.heads
+        write = self.width * self.heads * head
+        read = write + 2 * self.width * self.kv_heads * head
+        return read / (read + write + 3 * self.width * self.inner)
+
+
+@dataclass(frozen=True)
 class Sizes:
     """Size of the random model and of what goes through it."""
 
@@ -41,14 +60,20 @@ class Sizes:
     pairs: int = 16
     """Pairs of the several-pair run, with intervals."""
 
+    @property
+    def shape(self) -> Shape:
+        """The model's."""
+        return Shape(self.layers, self.width, self.heads, max(1, self.heads // 2), self.width * 5 // 2)
 
-def save_model(folder: Path, sizes: Sizes) -> Path:
+
+def save_model(folder: Path, sizes: Sizes | Shape) -> Path:
     """Write a random Llama classifier with its tokenizer; returns the folder."""
+    shape = sizes.shape if isinstance(sizes, Sizes) else sizes
     torch.manual_seed(0)
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, *(f"w{i}" for i in range(WORDS))])}
-    config = LlamaConfig(vocab_size=len(vocabulary), hidden_size=sizes.width, num_hidden_layers=sizes.layers,
-                         num_attention_heads=sizes.heads, num_key_value_heads=max(1, sizes.heads // 2),
-                         intermediate_size=sizes.width * 5 // 2, max_position_embeddings=2048, pad_token_id=0,
+    config = LlamaConfig(vocab_size=len(vocabulary), hidden_size=shape.width, num_hidden_layers=shape.layers,
+                         num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+                         intermediate_size=shape.inner, max_position_embeddings=2048, pad_token_id=0,
                          bos_token_id=1, eos_token_id=2, num_labels=1)
     model = LlamaForSequenceClassification(config).eval()
     with torch.no_grad():
@@ -95,3 +120,9 @@ def pair_of(lengths: tuple[int, int], seed: int = 0) -> Pair:
 def described(sizes: Sizes) -> dict[str, object]:
     """The sizes as a table shows them."""
     return asdict(sizes)
+
+
+def random_ids(count: int, seed: int) -> list[int]:
+    """So many ids of words."""
+    draw = random.Random(seed)
+    return [len(SPECIAL) + draw.randrange(WORDS) for _ in range(count)]

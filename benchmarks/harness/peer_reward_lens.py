@@ -1,7 +1,7 @@
-"""Lens and attribution by reward-lens 1.0.0, run by its own Python: one repetition per line read, one JSON line each.
+"""Lens and attribution, or patching, by reward-lens 1.0.0, run by its own Python: a line read, a repetition, a line of JSON.
 
-In: argv[1], a JSON file with the model folder and the pairs' texts; then a pair's number per line on stdin. Out: JSON
-lines. It imports nothing of rewarden.
+In: argv[1], a JSON file with the model folder, the pairs' texts and the work; then a pair's number per line on stdin. Out:
+JSON lines. It imports nothing of rewarden.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from reward_lens import RewardModel
 from reward_lens.attribution import ComponentAttribution
 from reward_lens.lens import RewardLens
+from reward_lens.patching import ActivationPatcher
 from transformers.utils import logging
 
 
@@ -41,7 +42,8 @@ def main() -> None:
     out = sys.stdout
     sys.stdout = sys.stderr  # the peer prints; the reply channel stays clean
     rm = RewardModel.from_pretrained(job["model"], device="cpu", torch_dtype=torch.float32, trust_remote_code=False)
-    lens, attribution = RewardLens(rm), ComponentAttribution(rm)
+    lens, attribution, patcher = RewardLens(rm), ComponentAttribution(rm), ActivationPatcher(rm)
+    asked = job.get("work", "lens + attribution")
     inputs = [[rm.tokenize_conversation(p["prompt"], p[side]) for side in ("chosen", "rejected")] for p in job["pairs"]]
     ids = [[side["input_ids"][0].tolist() for side in both] for both in inputs]
     packages = ("reward-lens", "torch", "transformers")
@@ -57,10 +59,13 @@ def main() -> None:
                     rm.model(**side, use_cache=False)
 
         def analyse(pair=pair) -> None:
+            if asked == "patch":
+                patcher.patch_all_components(pair["prompt"], pair["chosen"], pair["rejected"], show_progress=False)
+                return
             lens.trace(pair["prompt"], pair["chosen"], pair["rejected"])
             attribution.attribute(pair["prompt"], pair["chosen"], pair["rejected"])
 
-        work = {"forward": timed(forward), "lens + attribution": timed(analyse)}
+        work = {"forward": timed(forward), asked: timed(analyse)}
         print(json.dumps({"seconds": work, "peak_mb": peak_megabytes()}), file=out, flush=True)
 
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,3 +76,16 @@ def talking_to(command: list[str]) -> Iterator[Talk]:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(timeout=60)
+
+
+def open_peer(stack: ExitStack, package: str, release: str, arguments: list[str]) -> Talk | str:
+    """A peer's process until the stack closes, or why there is none: a benchmark goes on without a peer."""
+    try:
+        python = peer_python(package, release)
+    except (subprocess.CalledProcessError, OSError) as problem:
+        return f"could not be installed ({type(problem).__name__})"
+    try:
+        talk = stack.enter_context(talking_to([str(python), *arguments]))
+    except RuntimeError:
+        return "its process ended at start"
+    return str(talk.greeting["error"]) if "error" in talk.greeting else talk

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -60,14 +61,40 @@ def interleave(work: Mapping[str, Callable[[], object]], repetitions: int) -> Se
         >>> sorted(interleave({"a": int, "b": int}, 3)["wall"])
         ['a', 'b']
     """
-    for call in work.values():
+    return take_turns({name: lambda call=call: timed(call) for name, call in work.items()}, repetitions)
+
+
+def take_turns(clocked: Mapping[str, Callable[[], Sequence[float]]], repetitions: int) -> Seconds:
+    """As `interleave`, of functions that say themselves how long they took (wall, processor), elsewhere maybe."""
+    for call in clocked.values():
         call()
-    seconds: Seconds = {clock: {name: [] for name in work} for clock in CLOCKS}
+    seconds: Seconds = {clock: {name: [] for name in clocked} for clock in CLOCKS}
     for repetition in range(repetitions):
-        for name in (list(work) if repetition % 2 == 0 else list(work)[::-1]):
-            for clock, value in zip(CLOCKS, timed(work[name]), strict=True):
+        for name in (list(clocked) if repetition % 2 == 0 else list(clocked)[::-1]):
+            for clock, value in zip(CLOCKS, clocked[name](), strict=True):
                 seconds[clock][name].append(value)
     return seconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a ratio by both clocks and what it should be, or why it was not measured."""
+
+    name: str
+    target: str
+    ratios: dict[str, Ratio] = field(default_factory=dict)
+    missing: str = ""
+
+    def described(self) -> dict[str, object]:
+        """As JSON holds it."""
+        spread = {clock: {"min": r.low, "median": r.middle, "max": r.high} for clock, r in self.ratios.items()}
+        return {"name": self.name, "target": self.target, **spread, **({"missing": self.missing} if self.missing else {})}
+
+
+def ratio_row(name: str, target: str, seconds: Seconds, above: str, below: str, factor: float = 1.0) -> Row:
+    """Ratio of two functions' seconds, repetition by repetition, times a factor."""
+    ratios = {clock: Ratio.of([factor * s for s in seconds[clock][above]], seconds[clock][below]) for clock in CLOCKS}
+    return Row(name, target, ratios)
 
 
 def machine(packages: tuple[str, ...] = ("torch", "transformers", "numpy", "xarray", "rewarden")) -> dict[str, str]:
@@ -108,3 +135,10 @@ def peak_megabytes() -> float:
         return float("nan")
     line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
+
+
+def restart_peak() -> None:
+    """Let `peak_megabytes` start again from what is resident now, where the system can (Linux): loading a model needs more
+    for a moment than it keeps."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

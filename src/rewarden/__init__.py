@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rewarden.errors import RewardenError, RewardenWarning
     from rewarden.lens import attribute, lens_tokens, reward_lens, reward_trace, trace_pairs
     from rewarden.loading import load
+    from rewarden.patching import agreement, estimate_effects, flip, patch, patch_paths
     from rewarden.preferences import load_pairs
     from rewarden.readout import register_readout
     from rewarden.report import audit, register_section
@@ -44,6 +45,11 @@ _HOME = {
     "Site": "edits",
     "Edit": "edits",
     "EditBatch": "edits",
+    "patch": "patching",
+    "patch_paths": "patching",
+    "estimate_effects": "patching",
+    "agreement": "patching",
+    "flip": "patching",
     "Ensemble": "ensemble",
     "register_readout": "readout",
     "register_section": "report",
@@ -70,6 +76,11 @@ __all__ = [
     "Site",
     "Edit",
     "EditBatch",
+    "patch",
+    "patch_paths",
+    "estimate_effects",
+    "agreement",
+    "flip",
     "Ensemble",
     "register_readout",
     "register_section",

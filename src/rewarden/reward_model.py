@@ -7,8 +7,10 @@ one forward loop; the wrapped model stays an unmodified transformers module. Ign
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -33,6 +35,10 @@ Progress = Callable[[int], None]
 
 REMEMBERED = 4096
 """Encoded conversations kept: scoring, tracing and reporting ask for the same ones (a few kB each)."""
+
+
+_locks: WeakKeyDictionary[nn.Module, AbstractContextManager] = WeakKeyDictionary()
+"""One lock a module, whoever wraps it: hooks belong to the module, and a second thread's run must not pass through ours."""
 
 
 class RewardModel:
@@ -64,7 +70,9 @@ class RewardModel:
                  max_length: int | None = None, on_overflow: Literal["truncate", "error"] = "truncate",
                  output: str | None = None, layers: str | None = None,
                  provenance: dict[str, str | int | float | bool] | None = None, check: bool = True) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        # an adapter's wrapper maps no hidden states itself; the model inside it carries the adapter
+        self.model, self.tokenizer = model.get_base_model() if hasattr(model, "get_base_model") else model, tokenizer  # type: ignore
+        model = self.model
         self.name, self.layers = name or type(model).__name__, layers
         probe = _probe_ids(model)
         self.architecture: Architecture = find_architecture(model, probe, layers=layers)
@@ -76,7 +84,7 @@ class RewardModel:
         self._remembered: dict[tuple, Encoded] = {}
         self._provenance = dict(provenance or {})
         self.pad_safe = True
-        self.lock = RLock()  # hooks belong to the model: a second thread's run must not pass through ours
+        self.lock = _locks.setdefault(self.architecture.trunk, RLock())
         self.health: dict[str, str | int | float | bool] = {}
         if check:
             from rewarden.selfcheck import check_model  # it runs this class, so it cannot be imported above
@@ -294,9 +302,14 @@ class RewardModel:
             sites: kinds to keep besides the residual stream ("attn_out", "mlp_out", "z", "q", ...): an edit that puts there
                 what is there already is then recognised, and costs nothing.
         """
-        from rewarden.edits.plan import make_base  # it runs this class, so it cannot be imported above
+        return self.bases([conversation], sites)[0]
 
-        return make_base(self, conversation, sites)
+    def bases(self, conversations: Sequence[Conversation | Sequence[Message] | Encoded], sites: Sequence[str] = ()
+              ) -> list[BaseRun]:
+        """`base` of several conversations; those of about one length share a forward. All are held at once."""
+        from rewarden.edits.plan import make_bases  # it runs this class, so it cannot be imported above
+
+        return make_bases(self, conversations, sites)
 
     def plan(self, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,
              trace: Sequence[str] = (), trace_positions: Sequence[int] | str = "read", backend: str = "auto") -> Plan:

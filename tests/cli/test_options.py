@@ -45,6 +45,7 @@ def test_frozen_and_default_constructible(cls):
     (lambda: ScoreOptions(batch_size="big", level=95), ["batch_size='big'", "level=95"]),
     (lambda: LensOptions(level=1.0, resamples=1, seed=-1), ["level", "resamples", "seed"]),
     (lambda: AuditOptions(lens_pairs=1), ["lens_pairs=1", "two pairs"]),
+    (lambda: AuditOptions(patch_pairs=1), ["patch_pairs=1", "two pairs"]),
 ])
 def test_impossible_options_are_named_together(make, named):
     with pytest.raises(RewardenError) as error:

@@ -12,6 +12,7 @@ from rewarden import plots
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
 from rewarden.options import AuditOptions
+from rewarden.plots.effect_examples import agreement_result, estimate_result, flip_result, patch_result, paths_result
 from rewarden.plots.examples import attribution_result, lens_result, trace_result
 from rewarden.report import Audit, Check, FigureBlock, Finding, HtmlBlock, Page, Section, TableBlock
 from rewarden.result import Result
@@ -79,12 +80,28 @@ def hostile_page(texts: Sequence[str]) -> Page:
     trace = trace_result(tuple(texts))
     tokens = xr.Dataset({"lens": (("layer", "token"), rng.normal(size=(3, n)))},
                         coords={"layer": [-1, 0, 1], "text": ("token", texts)})
+    effects = patch_result(n=2, positions=n, tokens=tuple(texts))
+    effects = Result("patch", effects.data.assign_coords(pair=texts[:2], site=texts[2:5]), {"mode": texts[5]})
+    paths = paths_result()
+    paths = Result("paths", paths.data.assign_coords(sender=texts[:3], receiver=texts[3:7]), {})
+    flips = flip_result()
+    flips = Result("flip", flips.data.assign(site=flips.data["site"].where(flips.data["site"] == "", texts[7])).assign_coords(
+        pair=texts[:3]), {})
+    agreed = agreement_result()
+    agreed = Result("agreement", agreed.data.assign_coords(component=texts[: agreed.data.sizes["component"]],
+                                                           pair=texts[: agreed.data.sizes["pair"]]), {})
+    estimated = estimate_result(20)
+    estimated = Result("estimate", estimated.data.assign_coords(cell_site=("cell", texts[:20]),
+                                                                cell_pair=("cell", texts[10:30])), {})
     figures = [plots.scores(score, scalar=str(scalar)), plots.margins(score), plots.accuracy(accuracy, title=texts[1]),
                plots.attribution(attribution), plots.head_map(attribution), plots.ledger(attribution),
                plots.style_grid(Result("style_grid", grid, {})), plots.prompt_exchange(Result("x", exchange, {})),
                plots.length(Result("length", length, {})), plots.reward_trace(trace), plots.reward_trace(trace, trace),
                plots.lens_tokens(Result("lens_tokens", tokens, {})), plots.lens(lens_result(), raw=True),
-               plots.lens_accuracy(lens_result())]
+               plots.lens_accuracy(lens_result()), plots.patch_positions(effects, name=texts[8]), plots.paths_map(paths),
+               plots.patch_layers(Result("patch", patch_result(sites=tuple(texts[:3])).data, {"mode": "noising"})),
+               plots.patch_heads(patch_result(), attribution), plots.flip_steps(flips), plots.agreement_scatter(agreed, pair=1),
+               plots.agreement_by_length(agreed), plots.estimate_scatter(estimated)]
     blocks = [FigureBlock(figure, texts[place % n], table) for place, figure in enumerate(figures)]
     coloured = plots.side_by_side((texts, rng.normal(size=n)), (texts, rng.normal(size=n)), heads=(texts[0], texts[1]),
                                   unit=texts[2])

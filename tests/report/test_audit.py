@@ -25,8 +25,8 @@ PAIRS = [
     for row, thing in enumerate(["bird", "river", "colour", "city", "fruit", "tool"])
 ]
 OPTIONS = {"resamples": 100, "examples": 2, "lens_pairs": 4, "errors": 3}
-SECTIONS = ["accuracy", "distributions", "length", "refusal", "style", "prompt", "lens", "attribution", "traces", "errors",
-            "methods"]
+SECTIONS = ["accuracy", "distributions", "length", "refusal", "style", "prompt", "lens", "attribution", "patching",
+            "agreement", "traces", "errors", "methods"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_folder_holds_everything(report):
     folder = report.folder
     assert {path.name for path in folder.iterdir()} >= {"run.json", "rows", "results", "report.html", "summary.json"}
     names = {path.stem for path in (folder / "results").iterdir()}
-    assert names >= {"score", "length", "style_grid", "prompt_exchange", "lens", "attribution"}
+    assert names >= {"score", "length", "style_grid", "prompt_exchange", "lens", "attribution", "patch", "agreement"}
     assert [made.name for made in report.sections] == SECTIONS
     assert os.fspath(report) == str(folder / "report.html")
     assert report.path.stat().st_size <= 6_000_000
@@ -77,6 +77,7 @@ def test_a_second_audit_computes_nothing_and_writes_the_same_bytes(report, demo,
 
     monkeypatch.setattr(type(demo), "score", refuse)
     monkeypatch.setattr(type(demo), "traces", refuse)
+    monkeypatch.setattr(type(demo), "bases", refuse)
     rw.audit(demo, PAIRS, out=report.folder, **OPTIONS)
     assert (report.folder / "summary.json").read_bytes() == before["summary.json"]
     assert (report.folder / "report.html").read_bytes() == before["report.html"]

@@ -80,7 +80,7 @@ def test_nothing_hostile_runs_and_nothing_is_requested(visit):
 
 
 def test_every_figure_is_drawn(visit):
-    assert visit.ask("document.querySelectorAll('[data-figure] .main-svg').length") >= 14
+    assert visit.ask("document.querySelectorAll('[data-figure] .main-svg').length") >= 22
     assert visit.ask("document.querySelectorAll('.plot.failed').length") == 0
 
 

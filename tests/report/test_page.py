@@ -129,7 +129,7 @@ def test_data_block_is_what_the_page_says(reader):
 def test_every_figure_has_json_a_name_and_a_table(reader):
     ids = {attrs["id"]: body for _, attrs, body in reader.raw if attrs.get("type") == DATA_SCRIPT}
     hosts = [attrs for tag, attrs in reader.elements if "data-figure" in attrs]
-    assert len(hosts) == 14
+    assert len(hosts) == 22
     for host in hosts:
         assert set(json.loads(ids[host["data-figure"]])) == {"data", "layout"}
         assert host["role"] == "img"

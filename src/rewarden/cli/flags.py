@@ -44,11 +44,19 @@ Data = Annotated[options.DataOptions, _flat("Preference pairs", 2)]
 Score = Annotated[options.ScoreOptions, _flat("Scoring", 3)]
 Lens = Annotated[options.LensOptions, _flat("Reward lens", 3)]
 Attribute = Annotated[options.AttributeOptions, _flat("Attribution", 3)]
+Patch = Annotated[options.PatchOptions, _flat("Patching", 3)]
+Paths = Annotated[options.PathOptions, _flat("Path patching", 3)]
+Agreement = Annotated[options.AgreementOptions, _flat("Agreement", 3)]
+Flip = Annotated[options.FlipOptions, _flat("Preference flips", 3)]
 Audit = Annotated[options.AuditOptions, _flat("Report", 3)]
 Output = Annotated[OutputOptions, _flat("Output", 9)]
 
 _OPTIONS = (options.LoadOptions, options.DataOptions, options.ScoreOptions, options.LensOptions,
-            options.AttributeOptions, options.AuditOptions, OutputOptions)
+            options.AttributeOptions, options.PatchOptions, options.PathOptions, options.AgreementOptions, options.FlipOptions,
+            options.AuditOptions, OutputOptions)
+
+_LISTS = {f.name for cls in _OPTIONS for f in fields(cls) if str(f.type).startswith("tuple")}
+"""Options that take several values: the flag repeated, or commas between the values."""
 
 
 def aliases() -> dict[str, str]:
@@ -67,11 +75,13 @@ def canonical(argv: Sequence[str]) -> list[str]:
     Example:
         >>> canonical(["score", "--torch_dtype=float32", "--load-json", "pairs.jsonl"])
         ['score', '--dtype=float32', '--dataset', 'pairs.jsonl']
+        >>> canonical(["patch", "--sites", "z,mlp_out"])
+        ['patch', '--sites=z', '--sites=mlp_out']
     """
     known, renamed = aliases(), []
     for index, token in enumerate(argv):
         if token == "--":
-            return renamed + list(argv[index:])
+            return _each(renamed) + list(argv[index:])
         if token in ("--load_json", "--load-json") and (index + 1 == len(argv) or argv[index + 1].startswith("-")):
             continue  # RewardBench's switch says that --dataset is a file; that is found without being told
         flag, equals, value = token.partition("=")
@@ -79,7 +89,19 @@ def canonical(argv: Sequence[str]) -> list[str]:
         if flag.startswith("--") and name in known:
             token = f"--{known[name].replace('_', '-')}{equals}{value}"
         renamed.append(token)
-    return renamed
+    return _each(renamed)
+
+
+def _each(tokens: Sequence[str]) -> list[str]:
+    """Tokens in which a flag that takes several values stands once for each of them: `--sites a,b` is `--sites=a --sites=b`."""
+    listed = {f"--{name.replace('_', '-')}" for name in _LISTS}
+    apart: list[str] = []
+    for token in tokens:
+        flag, equals, values = token.partition("=")
+        if apart and apart[-1] in listed:
+            flag, equals, values = apart.pop(), "=", token
+        apart += [f"{flag}={value}" for value in values.split(",")] if equals and flag in listed else [token]
+    return apart
 
 
 def value_of(argv: Sequence[str], flag: str) -> str | None:

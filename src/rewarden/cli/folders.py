@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewarden import options as o
+from rewarden.cli.terminal import Outcome, line
 from rewarden.errors import RewardenError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from rewarden.conversation import Pair
     from rewarden.result import Result
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from rewarden.store import Run
 
 OPTIONS = {"load": o.LoadOptions, "data": o.DataOptions, "score": o.ScoreOptions, "lens": o.LensOptions,
-           "attribute": o.AttributeOptions}
+           "attribute": o.AttributeOptions, "patch": o.PatchOptions, "paths": o.PathOptions, "agreement": o.AgreementOptions,
+           "flip": o.FlipOptions}
+
+
 def runs_root() -> Path:
     """Where run folders lie: $REWARDEN_RUNS, or ./runs."""
     return Path(os.environ.get("REWARDEN_RUNS") or "runs")
@@ -68,6 +74,19 @@ def keep(verb: str, rm: RewardModel, pairs: Sequence[Pair], chosen: dict[str, An
     run = open_run(verb, rm, pairs, chosen, folder, resume=True)
     run.save_result(result)
     return str(run.path)
+
+
+def named_run(verb: str, rm: RewardModel, pairs: Sequence[Pair], chosen: dict[str, Any], folder: str | None) -> Run | None:
+    """The run in the folder the caller named, if any; opened before long work, so that a wrong folder is refused first."""
+    return None if folder is None else open_run(verb, rm, pairs, chosen, folder, resume=True)
+
+
+def finished(run: Run | None, result: Result, found: dict[str, Any], view: Sequence[RenderableType]) -> Outcome:
+    """What a verb found, its Result stored in the run, if there is one, and where that lies."""
+    if run is None:
+        return Outcome(found, view)
+    run.save_result(result)
+    return Outcome({**found, "run": str(run.path)}, [*view, line(f"kept in {run.path}")])
 
 
 def record_of(run: Run, part: str) -> dict[str, Any]:

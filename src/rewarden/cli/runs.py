@@ -62,7 +62,7 @@ def resume_(run: str, /, *, trust_remote_code: Annotated[bool, Parameter(negativ
     opened = Run.open(run)
     verb = record_of(opened, "config").get("verb", "VERB")
     if verb != "score":
-        raise RewardenError(f"{run} is not a scoring run", where=run, why="only scoring is done row by row",
+        raise RewardenError(f"{run} is not a scoring run", where=run, why="only scoring is continued by this command",
                             fix=f"run `rewarden {verb}` again, into the same folder")
     chosen = options_of(opened)
     load = replace(chosen["load"], trust_remote_code=trust_remote_code)

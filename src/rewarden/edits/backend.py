@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from rewarden.batching import CPU_TOKENS
-from rewarden.edits.base import BaseRun, record
+from rewarden.edits.arguments import Axes, extents
+from rewarden.edits.base import BaseRun, record, runs_of
 from rewarden.edits.checks import width_of
-from rewarden.edits.columns import Axes, growing_axes
 from rewarden.edits.cone import Cone
 from rewarden.edits.edit import Edit, Site
 from rewarden.edits.fallback import Hooks
@@ -42,13 +42,15 @@ class Backend:
         name: `CONE`, `RESUME` or `HOOKS`.
         reason: why not a faster one; "" for the light cone.
         error: largest deviation from hooks in the trial, relative to the largest effect (0 for hooks).
-        axes: see `rewarden.edits.attention.Axes`.
+        axes: see `rewarden.edits.arguments`.
+        together: whether several base runs may share one padded forward.
     """
 
     name: str
     reason: str = ""
     error: float = 0.0
     axes: Axes = field(default_factory=dict, repr=False)
+    together: bool = False
 
 
 _known: WeakKeyDictionary[RewardModel, Backend] = WeakKeyDictionary()
@@ -75,27 +77,36 @@ def _try_all(rm: RewardModel) -> Backend:
     reasons = []
     for name in ((CONE, RESUME) if rm.architecture.causal else (RESUME,)):
         try:
-            axes, error = _trial(rm, name)
+            axes, together, error = _trial(rm, name)
         except Exception as problem:  # noqa: BLE001  # a foreign model may fail in any way; the reason is kept, and hooks need nothing of it
             reasons.append(f"{name}: {type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"[:200])
             continue
         if error <= (0.1 if rm.dtype in (torch.bfloat16, torch.float16) else 1e-4):
-            return Backend(name, "; ".join(reasons) or ("" if name == CONE else "attention is not causal"), error, axes)
+            return Backend(name, "; ".join(reasons) or ("" if name == CONE else "attention is not causal"), error, axes,
+                           together)
         reasons.append(f"{name}: differs from hooks by {error:.2g} of the largest effect")
     return Backend(HOOKS, "; ".join(reasons))
 
 
-def _trial(rm: RewardModel, name: str) -> tuple[Axes, float]:
-    """Edits of every kind of site on random tokens, by this backend and by hooks."""
+def _trial(rm: RewardModel, name: str) -> tuple[Axes, bool, float]:
+    """Edits of every kind of site on random tokens, by this backend and by hooks.
+
+    Returns:
+        Axes of the layers' arguments, whether runs may share a forward, and the largest deviation relative to the largest
+        effect.
+    """
     arch = rm.architecture
     size = int(arch.embedding.num_embeddings)  # type: ignore[arg-type]
     generator = np.random.default_rng(0)
     length = min(PROBE, rm.encoder.max_length or PROBE)
-    ids = generator.integers(min(3, size - 1), size, length)
-    short, long = (record_ids(rm, ids[:n], attention=name == CONE) for n in (length - 3, length))
-    if name == CONE and len(long.keys) != arch.n_layers:
-        raise LookupError(f"{arch.n_layers - len(long.keys)} layers do not call attention through transformers' interface")
-    axes = growing_axes(short, long) if name == CONE else {}
+    ids = generator.integers(min(3, size - 1), size, (2, length))
+    axes, together, long = {}, False, _alone(rm, ids[0], name == CONE)
+    if name == CONE:
+        if len(long.keys) != arch.n_layers:
+            raise LookupError(f"{arch.n_layers - len(long.keys)} layers do not call attention through transformers' interface")
+        axes, both = _arguments(rm, ids)
+        together = both is not None and rm.pad_safe
+        long = both if both is not None and rm.pad_safe else long
     last = arch.n_layers - 1
     wanted = Wanted(np.asarray([0, length - 2, length - 1]), last, arch.causal)
     edits = []
@@ -130,11 +141,28 @@ def _trial(rm: RewardModel, name: str) -> tuple[Axes, float]:
         out[way] = values
     base = long.resid_pre[last + 1][wanted.positions].float()
     effect = float((out[HOOKS] - base).abs().max())
-    return axes, float((out[name] - out[HOOKS]).abs().max()) / max(effect, 1e-30)
+    return axes, together, float((out[name] - out[HOOKS]).abs().max()) / max(effect, 1e-30)
 
 
-def record_ids(rm: RewardModel, ids: np.ndarray, attention: bool) -> BaseRun:
-    """A base run of bare ids; it is read at the last token."""
+def _arguments(rm: RewardModel, ids: np.ndarray) -> tuple[Axes, BaseRun | None]:
+    """Axes of the layers' arguments from runs of bare ids [2, T]; the first row's run from a forward shared with a shorter
+    row, if that leaves in both rows what they leave alone."""
+    n = ids.shape[1]
+    rows = [_bare(ids[0]), _bare(ids[1, :n - 3])]
+    alone = [record(rm, [row]) for row in rows]
+    axes = extents(alone[1].calls, alone[0].calls, record(rm, [_bare(row) for row in ids[:, :n - 3]]).calls)
+    shared = runs_of(rm, rows, record(rm, rows), axes, read=False)
+    pairs = [(run.resid_pre[-1].float(), own.kept["final"][0][0].float()) for run, own in zip(shared, alone, strict=True)]
+    error = max(float((final - own).abs().max() / own.abs().max()) for final, own in pairs)
+    return axes, shared[0] if error < (3e-2 if rm.dtype in (torch.bfloat16, torch.float16) else 1e-5) else None
+
+
+def _alone(rm: RewardModel, ids: np.ndarray, attention: bool) -> BaseRun:
+    row = _bare(ids)
+    return runs_of(rm, [row], record(rm, [row], attention=attention), {}, read=False)[0]
+
+
+def _bare(ids: np.ndarray) -> Encoded:
+    """Ids without a text."""
     n = len(ids)
-    row = Encoded(ids.astype(np.int64), np.full(n, PROMPT, dtype=np.uint8), np.zeros((n, 2), dtype=np.int64), "")
-    return record(rm, row, attention=attention, read=False)
+    return Encoded(ids.astype(np.int64), np.full(n, PROMPT, dtype=np.uint8), np.zeros((n, 2), dtype=np.int64), "")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rewarden.edits.arguments import Axes, of_row
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
 from rewarden.readout import Reading
@@ -100,42 +101,77 @@ class BaseRun:
                             fix=f"rm.base(conversation, sites=({kind!r},))")
 
 
-def record(rm: RewardModel, encoded: Encoded, sites: Sequence[str] = (), *, attention: bool = True, read: bool = True
-           ) -> BaseRun:
-    """Run a conversation once and keep what edits need.
+@dataclass(eq=False)
+class Recorded:
+    """What one forward of several padded rows left.
+
+    Attributes:
+        kept: kind of site → list over layers of [row, T, width].
+        calls: how each layer was called.
+        attention: "q", "k", "v" → attention module → [row, head, T, d_head].
+    """
+
+    kept: dict[str, list[Tensor]]
+    calls: dict[nn.Module, Call]
+    attention: dict[str, dict[nn.Module, Tensor]]
+
+
+def record(rm: RewardModel, rows: Sequence[Encoded], sites: Sequence[str] = (), *, attention: bool = True) -> Recorded:
+    """Run some rows once, padded at the right, and keep what edits need.
 
     Args:
         rm: the reward model.
-        encoded: its tokens.
+        rows: their tokens.
         sites: further kinds to keep, out of `KEPT`, "embed", "position".
         attention: record keys and values (through transformers' attention interface).
-        read: apply the read-out (bare ids have no response to read).
     """
-    arch = rm.architecture
-    reading = rm.readout.read(encoded) if read else Reading(np.asarray([encoded.length - 1]))
-    store = Capture(arch, ["resid_pre", "final", *(s for s in dict.fromkeys(sites) if s not in ("q", "k", "v"))],
-                    lambda hidden: hidden)
-    queries: dict[nn.Module, Tensor] = {}
-    keys: dict[nn.Module, Tensor] = {}
-    vals: dict[nn.Module, Tensor] = {}
-    triangles: dict[int, bool] = {}  # masks are shared by the layers: looked at once
+    arch, width = rm.architecture, max(row.length for row in rows)
+    always = ("resid_pre", "final")
+    further = [site for site in dict.fromkeys(sites) if site not in (*always, "resid_post", "q", "k", "v")]
+    store = Capture(arch, [*always, *further], lambda hidden: hidden)
+    held: dict[str, dict[nn.Module, Tensor]] = {"q": {}, "k": {}, "v": {}}
+    triangles: dict[int, tuple[Tensor, bool]] = {}  # masks are shared by the layers: each is looked at once
 
     def remember(call: Attention) -> Tensor:
-        keys[call.module], vals[call.module] = call.key[0], call.value[0]
+        held["k"][call.module], held["v"][call.module] = call.key, call.value
         if "q" in sites:
-            queries[call.module] = call.query[0]
+            held["q"][call.module] = call.query
         mask = call.mask
         if mask is not None and id(mask) not in triangles:
-            triangles[id(mask)] = torch.equal(mask, torch.ones_like(mask).tril())
-        return plain(call, triangle=mask is not None and triangles[id(mask)])
+            triangles[id(mask)] = mask, torch.equal(mask, torch.ones_like(mask).tril())  # held, or its id could come again
+        return plain(call, triangle=mask is not None and triangles[id(mask)][1])
 
     layers = [block.layer for block in arch.blocks]
     with rm.lock, attending(arch.trunk, remember) if attention else nullcontext(), calls_of(layers) as calls:
-        rm.forward([encoded], store.taps())
-    flat = {site: [value.reshape(-1, value.shape[-1]) for value in kept] for site, kept in store.kept.items()}
-    resid = [*flat.pop("resid_pre"), *flat.pop("final")]
-    where = arch.n_layers if rm.readout.layer is None else rm.readout.layer + 1
-    with torch.inference_mode():
-        values = rm.readout.apply(resid[where][torch.as_tensor(reading.positions, device=rm.device)], reading
-                                  ) if read else torch.zeros(len(rm.names), device=rm.device)
-    return BaseRun(rm, encoded, reading, resid, values, calls, queries, keys, vals, flat)
+        rm.forward(rows, store.taps())
+    kept = {site: [value.reshape(-1, width, value.shape[-1]) for value in values] for site, values in store.kept.items()}
+    return Recorded(kept, calls, held)
+
+
+def runs_of(rm: RewardModel, rows: Sequence[Encoded], found: Recorded, axes: Axes, *, read: bool = True) -> list[BaseRun]:
+    """Each row's own run, as if it had been alone.
+
+    Args:
+        rm: the reward model.
+        rows: what was run.
+        found: the forward of all of them.
+        axes: of the layers' arguments; not used for a single row.
+        read: apply the read-out (bare ids have no response to read).
+    """
+    where = rm.architecture.n_layers if rm.readout.layer is None else rm.readout.layer + 1
+    runs = []
+    for number, row in enumerate(rows):
+        n = row.length
+        kept = {site: [value[number if len(value) > 1 else 0, :n] for value in values] for site, values in found.kept.items()}
+        held = {kind: {module: value[number, :, :n] for module, value in by_module.items()}
+                for kind, by_module in found.attention.items()}
+        calls = found.calls if len(rows) == 1 else {
+            module: of_row(call, axes, number, n) for module, call in found.calls.items()}
+        resid = [*kept.pop("resid_pre"), *kept.pop("final")]
+        reading, values = Reading(np.asarray([n - 1])), torch.zeros(len(rm.names), device=rm.device)
+        if read:
+            reading = rm.readout.read(row)
+            with torch.inference_mode():
+                values = rm.readout.apply(resid[where][torch.as_tensor(reading.positions, device=rm.device)], reading)
+        runs.append(BaseRun(rm, row, reading, resid, values, dict(calls), held["q"], held["k"], held["v"], kept))
+    return runs

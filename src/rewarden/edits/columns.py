@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rewarden.edits.base import BaseRun
-from rewarden.trace.hooks import Path
+from rewarden.edits.arguments import Extent
 
 
 @dataclass(eq=False)
@@ -47,9 +46,9 @@ class Columns:
                               else tensor.index_select(axis, self.index))
         return self._cut[key]
 
-    def argument(self, tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def argument(self, tensor: Tensor, extent: Extent) -> Tensor:
         """A layer's argument for these columns; of a mask [.., S, T] only the query axis is cut."""
-        return self.select(tensor, axes[0]) if axes else tensor
+        return self.select(tensor, extent.tokens[0]) if extent.tokens else tensor
 
     def all_open(self, mask: Tensor, stop: int) -> bool:
         """Whether every column may read all positions before `stop`."""
@@ -57,25 +56,3 @@ class Columns:
         if key not in self._open:
             self._open[key] = bool(mask[..., :stop].all())
         return self._open[key]
-
-
-Axes = dict[tuple[nn.Module, Path], tuple[int, ...]]
-"""(layer, argument) → its axes that grow with the sequence."""
-
-
-def growing_axes(short: BaseRun, long: BaseRun) -> Axes:
-    """Which axes of the layers' arguments follow the sequence length, from two runs of different length.
-
-    Raises:
-        KeyError: the two runs called the layers differently.
-    """
-    found: Axes = {}
-    for module, call in short.calls.items():
-        other = long.calls[module].tensors()
-        for path, tensor in call.tensors().items():
-            same: nn.Module = module
-            shape, longer = tensor.shape, other[path].shape
-            if len(shape) != len(longer):
-                raise KeyError(path)
-            found[same, path] = tuple(axis for axis in range(len(shape)) if shape[axis] != longer[axis])
-    return found

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewarden.edits.arguments import Axes, Extent
 from rewarden.edits.attention import KeysKept, SuffixAttention
 from rewarden.edits.base import BaseRun
-from rewarden.edits.columns import Axes, Columns
+from rewarden.edits.columns import Columns
 from rewarden.edits.groups import Group, Rows
 from rewarden.edits.units import Unit, Wanted
 from rewarden.edits.writes import Cells, change, joined, taps_for
@@ -271,7 +272,8 @@ class Cone:
     def _layer(self, layer: int, stream: Tensor, cells: list[Cells], items: list, columns: Columns, final: Columns,
                ids: np.ndarray) -> Tensor:
         """One layer of a wave; of the last one only the wanted columns are finished."""
-        watching = self.watch.taps(layer, ids, final if layer == self.wanted.last else columns) if self.watch else []
+        cut = self.suffix and layer == self.wanted.last and len(final) < len(columns)
+        watching = self.watch.taps(layer, ids, final if cut else columns) if self.watch else []
         if layer < self.wanted.last or len(final) == len(columns):
             return self._call(layer, stream, cells, columns, watching)
         if not self.suffix:
@@ -301,7 +303,7 @@ class Cone:
         taps = [*taps_for(self.base.rm.architecture, layer, outside, len(stream)), *watching]
 
         def argument(path: tuple, tensor: Tensor) -> Tensor:
-            return columns.argument(tensor, axes.get((module, path), ())) if self.suffix else tensor
+            return columns.argument(tensor, axes.get((module, path), Extent())) if self.suffix else tensor
 
         with tapped(taps):
             try:

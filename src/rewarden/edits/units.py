@@ -107,6 +107,18 @@ def needed_sites(edits: Edits, rm: object) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_edits(edits: Edits) -> None:
+    """Refuse what is no edit."""
+    given = listed(edits)
+    if not given:
+        raise RewardenError("no edits", where="rm.edit", fix="pass at least one Edit")
+    for item in given:
+        together = item if isinstance(item, (list, tuple)) else [item]
+        if not together or not (isinstance(item, EditBatch) or all(isinstance(edit, Edit) for edit in together)):
+            raise RewardenError(f"{type(item).__name__} is not an edit", where="rm.edit", why="each counterfactual is an "
+                                "Edit, a list of Edits that act together, or an EditBatch", fix="wrap it in Edit(...)")
+
+
 def listed(edits: Edits) -> list[Edit | Sequence[Edit] | EditBatch]:
     """The edits as a list of units."""
     return [edits] if isinstance(edits, (Edit, EditBatch)) else list(edits)
@@ -118,21 +130,16 @@ def make_units(base: BaseRun, edits: Edits, wanted: Wanted) -> tuple[list[Unit],
     Raises:
         RewardenError: no edits, sites the model does not have, positions or widths that do not fit.
     """
-    given = listed(edits)
-    if not given:
-        raise RewardenError("no edits", where="rm.edit", fix="pass at least one Edit")
+    check_edits(edits)
     batches: list[Unit] = []
     alike: dict[tuple, list[tuple[int, Sequence[Edit]]]] = {}
     row = 0
-    for item in given:
+    for item in listed(edits):
         if isinstance(item, EditBatch):
             batches.append(Unit([_batch_part(base, item)], np.arange(row, row + len(item))))
             row += len(item)
             continue
-        together = (item,) if isinstance(item, Edit) else tuple(item) if isinstance(item, (list, tuple)) else ()
-        if not together or not all(isinstance(edit, Edit) for edit in together):
-            raise RewardenError(f"{type(item).__name__} is not an edit", where="rm.edit", why="each counterfactual is an "
-                                "Edit, a list of Edits that act together, or an EditBatch", fix="wrap it in Edit(...)")
+        together = (item,) if isinstance(item, Edit) else tuple(item)
         alike.setdefault(tuple(_likeness(edit, row) for edit in together), []).append((row, together))
         row += 1
     units = batches + [Unit([_part(base, [edits[j] for _, edits in rows]) for j in range(len(rows[0][1]))],
@@ -164,7 +171,7 @@ def _likeness(edit: Edit, row: int) -> tuple:
 def _part(base: BaseRun, edits: Sequence[Edit]) -> Part:
     site = edits[0].site
     at = [edit.site.position for edit in edits]
-    positions = (np.broadcast_to(np.arange(base.length), (len(edits), base.length)) if site.position is None
+    positions = (np.tile(np.arange(base.length), (len(edits), 1)) if site.position is None
                  else inside(base, np.asarray(at, dtype=np.int64).reshape(len(edits), -1), site))
     values = [edit.value for edit in edits]
     stacked = values[0][None] if len(values) == 1 else torch.stack(values)  # type: ignore[index, arg-type]
@@ -179,10 +186,10 @@ def _batch_part(base: BaseRun, batch: EditBatch) -> Part:
     if batch.positions is not None:
         positions = inside(base, np.asarray(batch.positions, dtype=np.int64), site)[:, None]
     elif site.position is None:
-        positions = np.broadcast_to(np.arange(base.length), (n, base.length))
+        positions = np.tile(np.arange(base.length), (n, 1))
     else:
         one = inside(base, np.atleast_2d(np.asarray(site.position, dtype=np.int64)), site)
-        positions = np.broadcast_to(one, (n, one.shape[1]))
+        positions = np.repeat(one, n, 0)
     values = values[:, None] if values.ndim == 2 else values
     heads = None if site.head is None else np.full(n, site.head)
     heads = heads if batch.heads is None else np.asarray(batch.heads, dtype=np.int64)

@@ -33,7 +33,7 @@ def _name_layers(drawn: go.Figure, layers: np.ndarray) -> None:
     drawn.update_xaxes(tickvals=shown, ticktext=[layer_name(layer) for layer in shown], zeroline=False)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def column_means(values: np.ndarray) -> np.ndarray:
     """Mean over the first axis without NaN; NaN where nothing is left."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column of only NaN is drawn as a gap, not announced
@@ -63,15 +63,15 @@ def lens(result: Result, *, raw: bool = False) -> go.Figure:
     drawn = figure(f"Reward and margin read from each layer, mean of {n} pairs{dotted}", height=520)
     drawn.set_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.48, 0.52])
     for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
-        drawn.add_trace(_line(layers, _mean(data["lens"].sel(side=side).values), side, colour), row=1, col=1)
+        drawn.add_trace(_line(layers, column_means(data["lens"].sel(side=side).values), side, colour), row=1, col=1)
         if raw:
-            values = _mean(data["raw"].sel(side=side).values)
+            values = column_means(data["raw"].sel(side=side).values)
             drawn.add_trace(_line(layers, values, f"{side}, raw projection", colour, dash="dot"), row=1, col=1)
     for trace in band(layers, data["low"].values, data["high"].values, MARGIN, "margin"):
         drawn.add_trace(trace, row=2, col=1)
     drawn.add_trace(_line(layers, data["mean"].values, "margin, band over pairs", MARGIN), row=2, col=1)
     if raw:
-        margin = _mean((data["raw"].sel(side="chosen") - data["raw"].sel(side="rejected")).values)
+        margin = column_means((data["raw"].sel(side="chosen") - data["raw"].sel(side="rejected")).values)
         drawn.add_trace(_line(layers, margin, "margin, raw projection", MARGIN, dash="dot"), row=2, col=1)
     drawn.add_hline(y=0, line={"color": INK, "width": 1, "dash": "dot"}, row=2, col=1)
     _mark_crystallization(drawn, result)
@@ -158,9 +158,11 @@ def lens_tokens(result: Result, *, name: str = "lens", limit: int = 120) -> go.F
     return drawn
 
 
-def heat(values: np.ndarray, *, x: np.ndarray, y: np.ndarray, unit: str, **options: object) -> go.Heatmap:
-    """A heat map with a diverging scale that is symmetric about zero."""
+def heat(values: np.ndarray, *, x: np.ndarray, y: np.ndarray, unit: str, reach: float | None = None,
+         **options: object) -> go.Heatmap:
+    """A heat map with a diverging scale that is symmetric about zero and ends at `reach`, by default the largest value."""
     finite = np.abs(values[np.isfinite(values)])
-    reach = float(finite.max()) if len(finite) and finite.max() > 0 else 1.0
-    return go.Heatmap(z=values, x=x, y=y, zmin=-reach, zmax=reach, colorscale=DIVERGING,
+    largest = float(finite.max()) if len(finite) and finite.max() > 0 else 1.0
+    end = largest if reach is None else reach
+    return go.Heatmap(z=values, x=x, y=y, zmin=-end, zmax=end, colorscale=DIVERGING,
                       colorbar={"title": {"text": unit}, "thickness": 12}, **options)  # pyright: ignore[reportArgumentType]

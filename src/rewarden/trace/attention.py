@@ -72,7 +72,8 @@ def pattern(call: Attention) -> Tensor:
     scores = capped(call.query @ call.key.repeat_interleave(call.groups, 1).transpose(-1, -2) * call.scale, call.softcap)
     scores = scores.float()
     if call.mask is not None:
-        scores = scores.masked_fill(~call.mask[..., : scores.shape[-1]], float("-inf"))
+        # not −inf: a padding token may have nothing at all to read, and must not become NaN
+        scores = scores.masked_fill(~call.mask[..., : scores.shape[-1]], torch.finfo(scores.dtype).min)
     if call.sinks is None:
         return scores.softmax(-1)
     sink = call.sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)

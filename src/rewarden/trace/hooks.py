@@ -124,8 +124,8 @@ class Call:
                 visit(value, (key,))
         return found
 
-    def again(self, hidden: Tensor, change: Callable[[Path, Tensor], Tensor]) -> Tensor:
-        """Call the module on another hidden state; `change` maps every other tensor argument."""
+    def changed(self, hidden: Tensor | None, change: Callable[[Path, Tensor], Tensor]) -> Call:
+        """The call with another hidden state; `change` maps every other tensor argument."""
         def visit(value: Any, path: Path) -> Any:
             if isinstance(value, Tensor):
                 return change(path, value)
@@ -133,9 +133,14 @@ class Call:
                 return type(value)(visit(item, (*path, index)) for index, item in enumerate(value))
             return value
 
-        args = [hidden if i == self.at else visit(value, (i,)) for i, value in enumerate(self.args)]
+        args = tuple(hidden if i == self.at else visit(value, (i,)) for i, value in enumerate(self.args))
         kwargs = {name: hidden if name == self.at else visit(value, (name,)) for name, value in self.kwargs.items()}
-        out = first_tensor(self.module(*args, **kwargs))
+        return Call(self.module, args, kwargs, self.at)
+
+    def again(self, hidden: Tensor, change: Callable[[Path, Tensor], Tensor]) -> Tensor:
+        """Call the module on another hidden state; `change` maps every other tensor argument."""
+        call = self.changed(hidden, change)
+        out = first_tensor(self.module(*call.args, **call.kwargs))
         assert out is not None  # the architecture saw this module return hidden states
         return out
 
@@ -166,7 +171,7 @@ def _keyword(kwargs: dict[str, Any]) -> str | None:
 def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
     """Inference: no dropout, and no gradients but, where asked for, those of activations; the model's mode is put back."""
     training = [module for module in model.modules() if module.training]  # parts may be frozen: not one mode for all
-    learning = [parameter for parameter in model.parameters() if gradients and parameter.requires_grad]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad] if gradients else []
     if training:
         model.eval()
     try:

@@ -23,8 +23,8 @@ def build(audit: Audit) -> Section:
                         "size of the interval"),
         ("Noise", "differences below the noise floor in the health box are arithmetic, and nothing is said of them"),
         ("Labels", "chosen and rejected are the data set's; where they are wrong, so are accuracies and errors"),
-        ("Observation", "length, refusal, style and attribution are observed, not manipulated; only the exchange of prompts "
-                        "changes an input"),
+        ("Observation", "length, refusal, style and attribution are observed, not manipulated; the exchange of prompts changes "
+                        "an input, and patching changes activations"),
         ("Scope", "findings hold for these pairs and this number format; another data set may show another model"),
     ]
     table = pd.DataFrame(rows, columns=["about", "what holds"])
