@@ -40,8 +40,8 @@ def test_runs_that_share_a_forward_are_those_alone(family: str, monkeypatch) -> 
                 torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
         head = shared.activation("k", 1).shape[-1]
         kv = shared.activation("k", 1).shape[1] - 1
-        edits = [rw.Edit(rw.Site(kind, 1, 3, kv if kind == "k" else None), torch.randn(width, generator=generator))
-                 for kind, width in (("resid_pre", rm.architecture.d_model), ("attn_out", rm.architecture.d_model), ("k", head))]
+        sites = {rw.Site("resid_pre", 1, 3): shared.resid_pre[0].shape[-1], rw.Site("k", 1, 3, kv): head}
+        edits = [rw.Edit(site, torch.randn(width, generator=generator)) for site, width in sites.items()]
         hooks = rm.plan(alone, edits, backend="hooks").run().values.numpy()
         np.testing.assert_allclose(rm.edit(shared, edits), hooks, atol=1e-5 * size)
 
