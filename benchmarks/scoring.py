@@ -16,7 +16,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread: with more, a busy machine blurs every ratio
@@ -27,7 +26,7 @@ import torch
 from harness import tables, workloads
 from harness.models import Sizes, conversations, described, pair_of, save_model
 from harness.peers import Talk, environment, peer_python, talking_to
-from harness.timing import CLOCKS, Ratio, Seconds, interleave, load_average, machine, timed
+from harness.timing import CLOCKS, Row, Seconds, interleave, load_average, machine, ratio_row, timed
 from transformers.utils import logging
 
 import rewarden
@@ -42,21 +41,6 @@ MEMORY = (("scoring", "bare forward"), ("scoring", "rewarden"), ("tracing", "bar
           ("tracing", "output_hidden_states"), ("tracing", "rewarden"), ("lens", "forward"),
           ("lens", "lens + attribution"))
 """Section and name of each piece of work whose memory is measured."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a ratio by both clocks, and what it should be."""
-
-    name: str
-    target: str
-    ratios: dict[str, Ratio]
-
-
-def ratio_row(name: str, target: str, seconds: Seconds, above: str, below: str, factor: float = 1.0) -> Row:
-    """Ratio of two functions' seconds, repetition by repetition, times a factor."""
-    ratios = {clock: Ratio.of([factor * s for s in seconds[clock][above]], seconds[clock][below]) for clock in CLOCKS}
-    return Row(name, target, ratios)
 
 
 def scoring_rows(label: str, rm: rewarden.RewardModel, rows: Sequence[rewarden.Encoded], repetitions: int) -> list[Row]:
@@ -174,9 +158,7 @@ def measure(folder: Path, sizes: Sizes, repetitions: int, paired: Sequence[rewar
                          "threads": str(torch.get_num_threads()), "load average at the start": start}
     return {"machine": facts, "sizes": described(sizes), "repetitions": repetitions, "checks": checks, "memory": memory,
             "peer_versions": peer.greeting["versions"] if peer else {},
-            "ratios": [{"name": row.name, "target": "" if sizes is SMOKE else row.target,  # no target at toy sizes
-                        **{clock: {"min": r.low, "median": r.middle, "max": r.high} for clock, r in row.ratios.items()}}
-                       for row in rows]}
+            "ratios": [row.described() | ({"target": ""} if sizes is SMOKE else {}) for row in rows]}  # none at toy sizes
 
 
 def arguments() -> argparse.Namespace:
