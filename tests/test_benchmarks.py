@@ -116,3 +116,11 @@ def test_targets_are_judged_by_the_medians(target, wall, cpu, expected):
 
 def test_tables_are_markdown():
     assert table(["x", "long"], [["123", "4"]]) == "| x   | long |\n|-----|------|\n| 123 | 4    |"
+
+
+@pytest.mark.slow
+def test_the_accelerators_benchmark_runs_at_toy_sizes():
+    done = subprocess.run([sys.executable, "benchmarks/patching_gpu.py", "--smoke"], cwd=ROOT, check=True, text=True,
+                          stdout=subprocess.PIPE)
+    found = json.loads(done.stdout)
+    assert (found["read-out sweep"]["sites"], found["half-shared sweep"]["sites"]) == (2 * (3 + 4), 3 * 2 * 12)

@@ -66,12 +66,10 @@ class Sizes:
         return Shape(self.layers, self.width, self.heads, max(1, self.heads // 2), self.width * 5 // 2)
 
 
-def save_model(folder: Path, sizes: Sizes | Shape) -> Path:
-    """Write a random Llama classifier with its tokenizer; returns the folder."""
-    shape = sizes.shape if isinstance(sizes, Sizes) else sizes
+def random_model(shape: Shape) -> LlamaForSequenceClassification:
+    """A Llama classifier with random weights, norm gains too, on torch's default device in its default dtype."""
     torch.manual_seed(0)
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *(f"w{i}" for i in range(WORDS))])}
-    config = LlamaConfig(vocab_size=len(vocabulary), hidden_size=shape.width, num_hidden_layers=shape.layers,
+    config = LlamaConfig(vocab_size=len(SPECIAL) + WORDS, hidden_size=shape.width, num_hidden_layers=shape.layers,
                          num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
                          intermediate_size=shape.inner, max_position_embeddings=2048, pad_token_id=0,
                          bos_token_id=1, eos_token_id=2, num_labels=1)
@@ -80,13 +78,24 @@ def save_model(folder: Path, sizes: Sizes | Shape) -> Path:
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)
             parameter.copy_(1 + 0.5 * noise if "norm" in name else noise * 1.5 / parameter.shape[-1] ** 0.5)
-    model.save_pretrained(folder)
+    return model
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One word, one token."""
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *(f"w{i}" for i in range(WORDS))])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-                                        pad_token="<pad>", model_max_length=2048)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
+    found = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+                                    pad_token="<pad>", model_max_length=2048)
+    found.chat_template = TEMPLATE
+    return found
+
+
+def save_model(folder: Path, sizes: Sizes | Shape) -> Path:
+    """Write a random Llama classifier with its tokenizer; returns the folder."""
+    random_model(sizes.shape if isinstance(sizes, Sizes) else sizes).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return folder
 
 

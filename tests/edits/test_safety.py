@@ -238,3 +238,16 @@ def test_other_mistakes() -> None:
 
 def test_public_names() -> None:
     assert (rw.Edit, rw.EditBatch, rw.Site) == (Edit, EditBatch, Site)
+
+
+def test_two_models_of_one_config_may_run_in_two_threads() -> None:
+    first = build("llama")
+    second = type(first)(first.config).eval().requires_grad_(False)
+    models = [RewardModel(model, tiny_tokenizer(), check=False) for model in (first, second)]
+    before, alone = first.config._attn_implementation, [rm.edit(TALK, sweep()) for rm in models]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: models[number % 2].edit(TALK, sweep()), range(24)))
+    for number, values in enumerate(found):
+        np.testing.assert_allclose(values, alone[number % 2], atol=1e-5)
+    assert second.config is first.config
+    assert first.config._attn_implementation == before

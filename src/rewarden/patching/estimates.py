@@ -15,7 +15,6 @@ import xarray as xr
 
 from rewarden.conversation import Pair
 from rewarden.edits import backend_of
-from rewarden.errors import RewardenError
 from rewarden.options import EstimateOptions, resolve
 from rewarden.patching.cells import PER_HEAD
 from rewarden.patching.pair import PairSweep
@@ -64,11 +63,12 @@ def estimate_effects(rm: RewardModel, pairs: Pair | Sequence[Pair], sites: Seque
     Returns:
         Result of kind "estimate". Where the exact sweep of every pair fits the budget: exact=True, and all of `patch`.
         Else exact=False: `effect`, `effect_heads`, ... with the axes and coordinates of `patch`, estimates but in the pairs
-        where `screened` (pair) is False; `mean` (`mean_heads`, ...) over pairs. `verified` (`verified_heads`, ...): the exact
-        effect of this cell is known; `below_noise` and `above_noise` say what it is next to the noise floor, and both are
-        False for estimates. `exact_effect`, `estimate`, `drawn` ("top" or "random") of the verified cells of screened pairs
-        (cell); their place is in `cell_pair`, `cell_variable`, `cell_site`, `cell_layer`, `cell_head` (−1: none) and
-        `cell_position` (0: the positions asked for, together). Agreement: see `rewarden.patching.verification.measured`.
+        where `screened` (pair) is False, also at verified cells, so that all of them compare; `mean` (`mean_heads`, ...)
+        over pairs. `verified` (`verified_heads`, ...): the exact effect of this cell is known; `below_noise` and
+        `above_noise` say what it is next to the noise floor, and both are False for estimates. `exact_effect`, `estimate`,
+        `drawn` ("top" or "random") of the verified cells of screened pairs (cell); their place is in `cell_pair`,
+        `cell_variable`, `cell_site`, `cell_layer`, `cell_head` (−1: none) and `cell_position` (0: the positions asked for,
+        together). Agreement: see `rewarden.patching.verification.measured`.
         `margin`, `reward_base`, `reward_source` (pair). Provenance: `forwards` spent, and `forwards_exact` needed for all.
 
     Raises:
@@ -88,9 +88,6 @@ def estimate_effects(rm: RewardModel, pairs: Pair | Sequence[Pair], sites: Seque
     chosen = resolve(EstimateOptions, options, {**{k: v for k, v in given.items() if v is not None}, **overrides})
     require_sites(rm, chosen.sites)
     screen = Screen(rm, as_pairs(pairs), chosen)
-    if not any(screen.comparable(index) for index in range(len(screen.pairs))):
-        raise RewardenError("no pair has sides of equal length", where="alignment='equal_only'",
-                            why=f"{len(screen.pairs)} pairs of unequal length", fix="use alignment='suffix'")
     sweeps = []
     for index in range(len(screen.pairs)):
         sweeps.append(screen.run(index))
@@ -140,7 +137,7 @@ def _estimated(screen: Screen, sweeps: Sequence[PairSweep]) -> Result:
 def _cautions(screen: Screen, sampled: int) -> tuple[str, ...]:
     """What the reader of estimates must know."""
     n, some = len(screen.pairs), len(screen.screened)
-    found = (f"effects of {some} of {n} pairs are estimates; only cells with verified=True are exact",)
+    found = (f"effects of {some} of {n} pairs are estimates; exact_effect holds the exact ones of the verified cells",)
     if sampled < FEW:
         found += (f"agreement is measured on {sampled} drawn cells only; raise sample= to know it better",)
     if (saved := sum(one.saved for one in screen.screened.values())) <= 0:

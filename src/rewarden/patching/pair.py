@@ -16,6 +16,7 @@ from torch import Tensor
 from rewarden.conversation import Pair
 from rewarden.edits import BaseRun
 from rewarden.encoding import Encoded
+from rewarden.errors import RewardenError
 from rewarden.options import PatchOptions
 from rewarden.patching.cells import Cells, cells_of
 from rewarden.patching.sources import Source, counterparts, derangement, mean_activations, recorded
@@ -76,6 +77,9 @@ class Sweeper:
         self.rows = encode_pairs(self.rm, self.pairs)
         if self.options.mode == "resample":
             self.donors = derangement(len(self.pairs), self.options.seed)
+        if not any(self.comparable(index) for index in range(len(self.pairs))):
+            raise RewardenError("no pair has sides of equal length", where="alignment='equal_only'",
+                                why=f"{len(self.pairs)} pairs of unequal length", fix="use alignment='suffix'")
 
     @cached_property
     def means(self) -> dict[str, Tensor]:

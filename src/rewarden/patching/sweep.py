@@ -73,9 +73,6 @@ def patch(rm: RewardModel, pairs: Pair | Sequence[Pair], sites: Sequence[str] | 
     chosen = resolve(PatchOptions, options, {**{k: v for k, v in given.items() if v is not None}, **overrides})
     require_sites(rm, chosen.sites)
     sweeper = Sweeper(rm, as_pairs(pairs), chosen)
-    if not any(sweeper.comparable(index) for index in range(len(sweeper.pairs))):
-        raise RewardenError("no pair has sides of equal length", where="alignment='equal_only'",
-                            why=f"{len(sweeper.pairs)} pairs of unequal length", fix="use alignment='suffix'")
     donors = None if sweeper.donors is None else [sweeper.pairs[i] for i in sweeper.donors]
     kept = Kept(folder, rm, sweeper.pairs, chosen, donors)
     known = [kept.load(index) for index in range(len(sweeper.pairs))]

@@ -55,6 +55,8 @@ Handler = Callable[[Attention], Tensor]
 _handler: ContextVar[Handler | None] = ContextVar("rewarden_attention_handler", default=None)
 _registration = Lock()
 _registered = False
+_taken: dict[int, list[Any]] = {}
+"""id of a config → how many runs go through `NAME` now, and what it said before. Models may share a config."""
 
 
 def plain(call: Attention, *, triangle: bool = False) -> Tensor:
@@ -115,7 +117,7 @@ def _register() -> None:
 def attending(trunk: nn.Module, handler: Handler = plain) -> Iterator[None]:
     """Let `handler` compute every attention of the trunk; its own way is put back, also after an error.
 
-    One thread at a time per model (`RewardModel` holds a lock around its runs).
+    One thread at a time per model (`RewardModel` holds a lock around its runs); a run of another thread attends as ever.
 
     Example:
         >>> import rewarden as rw
@@ -128,13 +130,19 @@ def attending(trunk: nn.Module, handler: Handler = plain) -> Iterator[None]:
     _register()
     config: Any = trunk.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    saved = config._attn_implementation
     token = _handler.set(handler)
-    config._attn_implementation = NAME
+    with _registration:
+        held = _taken.setdefault(id(config), [0, config._attn_implementation])
+        held[0] += 1
+        config._attn_implementation = NAME
     try:
         yield
     finally:
-        config._attn_implementation = saved
+        with _registration:
+            held[0] -= 1
+            if not held[0]:
+                config._attn_implementation = held[1]
+                del _taken[id(config)]
         _handler.reset(token)
 
 

@@ -1,0 +1,102 @@
+"""What do exact sweeps of an 8B-shaped reward model cost on one accelerator? In forwards of the same model.
+
+`python benchmarks/patching_gpu.py --out benchmarks/results` makes a random Llama of the shape of Llama-3.1-8B in bfloat16 on
+the accelerator and times, at T = 512, the read-out sweep of every layer x (resid_pre, attention, MLP, 32 heads), and the
+layer x position sweep with half of the tokens shared. Without an accelerator it says so; `--smoke` runs the same code on tiny sizes
+anywhere. Ignorant of how the work is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from harness import sweeps
+from harness.models import Shape, random_model, tokenizer
+from harness.sweeps import Runs
+from harness.timing import machine
+
+import rewarden
+
+LARGE, TOKENS = Shape(layers=32, width=4096, heads=32, kv_heads=8, inner=14336), 512
+SMALL, FEW = Shape(layers=2, width=32, heads=4, kv_heads=2, inner=48), 24
+TARGETS = {"read-out sweep": "<= 2 forwards", "half-shared sweep": "<= 120 s"}
+
+
+def reward_model(shape: Shape, device: str) -> rewarden.RewardModel:
+    """Random weights in bfloat16, made where they stay."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            model = random_model(shape).requires_grad_(False)
+    finally:
+        torch.set_default_dtype(default)
+    return rewarden.RewardModel(model, tokenizer(), check=False)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall seconds of one call, the accelerator's queue included."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
+
+
+def measure(shape: Shape, tokens: int, device: str) -> dict[str, object]:
+    """One forward, and both sweeps in seconds and forwards."""
+    rm = reward_model(shape, device)
+    runs = Runs.of(tokens, tokens // 2)
+    base, source = sweeps.recorded(rm, runs)
+    ids = torch.tensor([runs.base], device=device)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            rm.model(input_ids=ids, use_cache=False)
+
+    one = min(seconds(forward, device) for _ in range(5))
+    found: dict[str, object] = {"one forward, seconds": one}
+    after = range(runs.shared, tokens)
+    for name, make in (("read-out sweep", lambda: sweeps.edits_at_read_out(source)),
+                       ("half-shared sweep", lambda: sweeps.edits_by_position(source, after))):
+        plan = rm.plan(base, make())
+        if name == "read-out sweep":
+            plan.run()  # warms up; the long one needs no such thing
+        took = seconds(lambda make=make: rm.plan(base, make()).run(), device)
+        found[name] = {"target": TARGETS[name], "sites": plan.n, "seconds": took, "forwards": took / one,
+                       "forwards counted": plan.forwards}
+    found["peak GB"] = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None
+    return found
+
+
+def main() -> None:
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes on any device: does it run?")
+    parser.add_argument("--out", type=Path, help="folder for patching-gpu-DATE.json")
+    given = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not given.smoke:
+        print("not measured: there is no CUDA device here")
+        return
+    shape, tokens = (SMALL, FEW) if given.smoke else (LARGE, TOKENS)
+    found = {"benchmark": "patching_gpu", "command": f"python benchmarks/patching_gpu.py{' --smoke' * given.smoke}",
+             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine(),
+             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "shape": asdict(shape), "tokens": tokens,
+             **measure(shape, tokens, device)}
+    text = json.dumps(found, indent=1)
+    print(text)
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / f"patching-gpu-{time.strftime('%Y-%m-%d', time.gmtime())}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
