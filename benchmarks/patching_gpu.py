@@ -1,9 +1,9 @@
 """What do exact sweeps of an 8B-shaped reward model cost on one accelerator? In forwards of the same model.
 
 `python benchmarks/patching_gpu.py --out benchmarks/results` makes a random Llama of the shape of Llama-3.1-8B in bfloat16 on
-the accelerator and times, at T = 512, the read-out sweep of every layer x (resid_pre, attention, MLP, 32 heads), and the
-layer x position sweep with half of the tokens shared. Without an accelerator it says so; `--smoke` runs the same code on tiny sizes
-anywhere. Ignorant of how the work is done.
+the accelerator. At T = 512 it times the read-out sweep of every layer x (resid_pre, attention, MLP, 32 heads), and the layer
+x position sweep with half of the tokens shared. Without an accelerator it says so; `--smoke` runs the same code on tiny
+sizes anywhere. Ignorant of how the work is done.
 """
 
 from __future__ import annotations

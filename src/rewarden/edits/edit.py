@@ -54,9 +54,11 @@ class Site:
             raise RewardenError(f"site {self.kind!r} has no heads", where="Site(head=)",
                                 fix=f"heads belong to {list(PER_HEAD)}")
         if self.position is not None and not isinstance(self.position, (int, np.integer)):
-            object.__setattr__(self, "position", tuple(int(p) for p in self.position))
-            if not self.position:
-                raise RewardenError("a site with no position", where="Site(position=)", fix="name one, or None for all")
+            several = self.position if isinstance(self.position, (Sequence, np.ndarray)) else ()
+            if not len(several) or not all(isinstance(p, (int, np.integer)) for p in several):
+                raise RewardenError(f"position {self.position!r} is no position", where="Site(position=)",
+                                    why="positions are whole numbers, one or several", fix="name one, several, or None for all")
+            object.__setattr__(self, "position", tuple(int(p) for p in several))
 
     def __repr__(self) -> str:
         where = "" if self.position is None else f" @ {self.position}"

@@ -19,7 +19,7 @@ class PatchOptions:
     """Which activations are patched, with what, and how effects are summarised over pairs."""
 
     sites: tuple[str, ...] = ("attn_out", "mlp_out", "z")
-    """Kinds of activation; z, q, k and v are patched head by head."""
+    """Kinds of activation, with commas between (attn_out,z); z, q, k and v are patched head by head."""
     mode: Literal["noising", "denoising", "zero", "mean", "resample"] = "noising"
     """What is put in: the rejected run into the chosen one, the reverse, zeros, means, or another pair's chosen run."""
     positions: Literal["read_out", "each", "all"] = "read_out"
@@ -95,9 +95,9 @@ class PathOptions:
     """Which edges between components are patched, and how effects are summarised over pairs."""
 
     senders: tuple[str, ...] = ()
-    """Components whose writes change: embed, position, head, attn, mlp, or head.3.5, mlp.3; all but attn when not given."""
+    """Components whose writes change, with commas between: embed, head, attn, mlp, head.3.5, ...; by default all but attn."""
     receivers: tuple[str, ...] = ()
-    """Components that see the change: attn, mlp, read_out, head, or mlp.3, head.3.5; all but head when not given."""
+    """Components that see the change, with commas between: attn, mlp, read_out, head, mlp.3, ...; by default all but head."""
     mode: Literal["noising", "denoising"] = "noising"
     """Writes of the rejected run are put into the chosen one, or the reverse."""
     positions: Literal["read_out", "all"] = "read_out"
@@ -139,7 +139,7 @@ class FlipOptions:
     mode: Literal["noising", "zero"] = "noising"
     """What an edit puts into the chosen run: what the rejected run holds there, or zeros."""
     sites: tuple[str, ...] = ()
-    """Kinds of activation an edit may change; when not given z (head by head) and mlp_out, resid_post for positions=each."""
+    """Kinds of activation an edit may change (z,mlp_out); when not given z and mlp_out, resid_post for positions=each."""
     positions: Literal["read_out", "each"] = "read_out"
     """Where an edit acts: at the positions that the read-out reads, or at one token of the text."""
     alignment: Literal["suffix", "prefix", "diff", "equal_only", "read_out"] = "suffix"
