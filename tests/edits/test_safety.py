@@ -164,7 +164,7 @@ def test_inputs_are_not_changed() -> None:
     (lambda: Edit(Site("resid_pre", 0, (2, -19)), V[0]), "outside the conversation", "18 tokens"),
     (lambda: Edit(Site("resid_pre", 0, (2, -16)), V[0]), "the same position twice", "not be defined"),
     (lambda: EditBatch(Site("z", 0), V, positions=[0, 1, 2, 3, 4, 5, 6, 99]), "outside the conversation", "18 tokens"),
-    (lambda: Edit(Site("resid_pre", 0, ()), V[0]), "a site with no position", ""),
+    (lambda: Edit(Site("resid_pre", 0, ()), V[0]), "is no position", ""),
     (lambda: Edit(Site("z", 0, 2, 4), V[0, :8]), "no head 4", "there are 4"),
     (lambda: Edit(Site("k", 0, 2, 2), V[0, :8]), "no head 2", "there are 2"),
     (lambda: EditBatch(Site("z", 0, 2), V[:2, :8], heads=[0, 7]), "no head 7", "there are 4"),
