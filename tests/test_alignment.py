@@ -100,8 +100,18 @@ def test_a_sequence_aligns_to_itself_position_by_position(a: list[int]) -> None:
         np.testing.assert_array_equal(Alignment.of(a, a, rule).pairs, np.repeat(np.arange(len(a))[:, None], 2, 1))
 
 
+@COMMON
+@given(IDS, IDS)
+def test_suffix_keeps_what_is_shared_and_counts_the_rest_from_the_end(a: list[int], b: list[int]) -> None:
+    alignment = Alignment.of(a, b, "suffix")
+    prefix, ends = alignment.prefix, (len(a) - 1, len(b) - 1)
+    shared = [(i, i) for i in range(prefix) if i not in ends]
+    rest = [(len(a) - k, len(b) - k) for k in range(min(len(a), len(b)) - prefix, 0, -1)]
+    assert [tuple(pair) for pair in alignment.pairs.tolist()] == [*shared, *(rest or [ends])]
+
+
 @pytest.mark.parametrize(("rule", "pairs"), [
-    ("suffix", [(1, 0), (2, 1), (3, 2)]), ("prefix", [(0, 0), (1, 1), (3, 2)]), ("read_out", [(3, 2)]),
+    ("suffix", [(0, 0), (2, 1), (3, 2)]), ("prefix", [(0, 0), (1, 1), (3, 2)]), ("read_out", [(3, 2)]),
     ("diff", [(0, 0), (3, 2)]),
 ])
 def test_each_rule_on_a_worked_example(rule: str, pairs: list) -> None:

@@ -23,9 +23,9 @@ class Alignment:
     """A partial one-to-one map between the positions of two token sequences.
 
     Attributes:
-        rule: "diff" (shared prefix, longest matching blocks, shared suffix), "suffix" (counted from the end),
-            "prefix" (counted from the start; the read-out still goes to the read-out), "equal_only" (equal lengths,
-            index by index), "read_out" (the last position only).
+        rule: "diff" (shared prefix, longest matching blocks, shared suffix), "suffix" (the shared prefix with itself, what
+            follows counted from the end), "prefix" (counted from the start; the read-out still goes to the read-out),
+            "equal_only" (equal lengths, index by index), "read_out" (the last position only).
         source_length: tokens of the first sequence.
         target_length: tokens of the second.
         prefix: length of the shared token prefix.
@@ -91,8 +91,9 @@ def _diff(a: np.ndarray, b: np.ndarray, prefix: int, suffix: int) -> list[tuple[
 
 
 def _from_end(a: np.ndarray, b: np.ndarray, prefix: int, suffix: int) -> list[tuple[int, int]]:
-    n = min(len(a), len(b))
-    return _range(len(a) - n, len(b) - n, n)
+    # what both sides share is the same token: counting it from the end would match BOS and prompt with shifted ones
+    n = min(len(a), len(b)) - prefix
+    return _with_read_out(_range(0, 0, prefix) + _range(len(a) - n, len(b) - n, n), len(a), len(b))
 
 
 def _from_start(a: np.ndarray, b: np.ndarray, prefix: int, suffix: int) -> list[tuple[int, int]]:

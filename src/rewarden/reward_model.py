@@ -115,6 +115,11 @@ class RewardModel:
         return next(self.architecture.trunk.parameters()).dtype
 
     @property
+    def read_layer(self) -> int:
+        """The layer after which the reward is read: the last one, but for read-outs of a middle layer."""
+        return self.architecture.n_layers - 1 if self.readout.layer is None else self.readout.layer
+
+    @property
     def noise_floor(self) -> float:
         """Largest change of a self-check score between batch layouts; smaller effects are noise."""
         return float(self.health.get("noise_floor", 0.0))
@@ -134,6 +139,9 @@ class RewardModel:
 
     def encode(self, conversation: Conversation | Sequence[Message]) -> Encoded:
         """Ids and spans of a conversation, as this model is shown it."""
+        if isinstance(conversation, Pair):
+            raise RewardenError("a pair holds two conversations", where="a single conversation is needed",
+                                fix="pass pair.conversations[0] (chosen) or pair.conversations[1] (rejected)")
         conversation = conversation if isinstance(conversation, Conversation) else Conversation(conversation)
         key = (id(self.encoder), id(self.readout), *((m["role"], m["content"]) for m in conversation.messages))
         if key not in self._remembered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -28,9 +29,16 @@ def model_of(family: str) -> RewardModel:
     return RewardModel(cached(family), tiny_tokenizer(), name=family)
 
 
-def moves_by_hand(rule: str, n: int, m: int, read: int) -> dict[int, int]:
-    """Position → its counterpart, for runs of n and m tokens that are both read at `read` (0, or −1 for the last token)."""
-    moves = {"suffix": {p: p + m - n for p in range(n) if p + m - n >= 0}, "prefix": {p: p for p in range(min(n, m))},
+def shared_by_hand(ids: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two runs begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), min(len(ids), len(other)))
+
+
+def moves_by_hand(rule: str, ids: Sequence[int], other: Sequence[int], read: int) -> dict[int, int]:
+    """Position → its counterpart, for two runs that are both read at `read` (0, or −1 for the last token)."""
+    n, m, shared = len(ids), len(other), shared_by_hand(ids, other)
+    moves = {"suffix": {p: p if p < shared else p + m - n for p in range(n) if p < shared or p + m - n >= shared},
+             "prefix": {p: p for p in range(min(n, m))},
              "equal_only": {p: p for p in range(n)} if n == m else {}, "read_out": {}}[rule]
     if rule == "equal_only" and n != m:
         return {}

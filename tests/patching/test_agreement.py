@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 from tests.families import build, cached
+from tests.patching.by_hand import moves_by_hand
 from tests.tokenizers_tiny import WORDS, tiny_tokenizer
 from torch import nn
 
@@ -104,10 +106,10 @@ def parts(found: Result) -> list[tuple[str, str, int, int]]:
     return list(zip(*(found.data[name].values.tolist() for name in ("component", "kind", "layer", "head")), strict=True))
 
 
-def aligned(n: int, m: int, rule: str) -> np.ndarray:
-    k = min(n, m)
-    here = {"left": (np.arange(k), np.arange(k)), "end": (np.arange(n - k, n), np.arange(m - k, m)), "read": ([n - 1], [m - 1])}
-    return np.stack([np.asarray(side) for side in here[rule]], 1)
+def aligned(ids: Sequence[int], other: Sequence[int], rule: str) -> np.ndarray:
+    moves = {"left": {p: p for p in range(min(len(ids), len(other)))}, "read": {len(ids) - 1: len(other) - 1},
+             "end": moves_by_hand("suffix", list(ids), list(other), -1)}
+    return np.asarray(list(moves[rule].items()))
 
 
 @pytest.mark.parametrize("family", MODULES)
@@ -119,7 +121,7 @@ def test_total_effects_equal_plain_hooks_and_the_published_rule(family: str) -> 
         ids = [rm.encode(side).ids for side in pair.conversations]
         base, other = (hand.cache(each) for each in ids)
         for name, rule in (("total", "read"), ("total_all", "end"), ("total_left", "left")):
-            places = aligned(len(ids[0]), len(ids[1]), rule)
+            places = aligned(*ids, rule)
             wanted = [base["reward"] - hand.patched(ids[0], kind, layer, head, other[kind, layer], places)
                       for _, kind, layer, head in parts(found)]
             size = max(1.0, np.abs(wanted).max())

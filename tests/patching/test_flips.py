@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.families import build, cached
+from tests.patching.by_hand import moves_by_hand
 from tests.patching.planted import planted, random_pairs
 from tests.patching.three_passes import ThreePasses, place_of
 from tests.tokenizers_tiny import tiny_tokenizer
@@ -177,11 +178,13 @@ def test_one_token_at_a_time_equals_all_of_them_by_whole_forwards() -> None:
     found = flip(rm, pair, positions="each", sites=("resid_post", "embed"), **FAST)
     chosen, rejected = (rm.base(side, ("embed",)) for side in pair.conversations)
     names, edits = [], []
-    for back in range(1, min(chosen.length, rejected.length) + 1):
+    ids = [run.encoded.ids.tolist() for run in (chosen, rejected)]
+    for mine, theirs in moves_by_hand("suffix", *ids, -1).items():
+        back = chosen.length - mine
         for layer in range(3):
             kind = "embed" if layer == 2 else "resid_post"
             names.append(f"embed@-{back}" if kind == "embed" else f"resid_post.{layer}@-{back}")
-            edits.append(Edit(Site(kind, layer % 2, -back), rejected.activation(kind, layer % 2)[-back]))
+            edits.append(Edit(Site(kind, layer % 2, -back), rejected.activation(kind, layer % 2)[theirs]))
     margins = rm.plan(chosen, edits, backend="hooks").run().values[:, 0].numpy() - rejected.reward
     best = int(np.argmin(np.sign(found.margin[0]) * margins))
     assert found.site[0, 0] == names[best]

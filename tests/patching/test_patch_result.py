@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.edits.plain import plain_run
 from tests.families import build, cached
-from tests.patching.by_hand import EQUAL, FAST, LONGER, SHORTER, SITES, model_of
+from tests.patching.by_hand import EQUAL, FAST, LONGER, SHORTER, SITES, model_of, moves_by_hand
 from tests.tokenizers_tiny import WORDS, tiny_tokenizer
 
 from rewarden.conversation import Pair
@@ -151,10 +151,10 @@ def test_a_post_norm_encoder_is_patched_between_its_layers() -> None:
     ids = [rm.encode(side).ids.tolist() for side in LONGER.conversations]
     held = plain_run(rm.model, "bert", ids[1], watch=("resid_pre", "resid_post"))[1]
     reward = float(plain_run(rm.model, "bert", ids[0])[0])
-    shift = len(ids[1]) - len(ids[0])
+    moves = moves_by_hand("suffix", *ids, 0)
     for position in (1, 4, len(ids[0]) - 1):
         for number, kind in enumerate(("resid_pre", "resid_post")):
-            edit = Edit(Site(kind, 1, position), held[kind][1][position + shift])
+            edit = Edit(Site(kind, 1, position), held[kind][1][moves[position]])
             theirs = reward - float(plain_run(rm.model, "bert", ids[0], [edit])[0])
             assert found.effect[0, number, 1, position] == pytest.approx(theirs, abs=1e-5)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from tests.families import build, cached
+from tests.patching.by_hand import moves_by_hand
 from tests.patching.planted import planted, random_pairs
 from tests.patching.three_passes import ThreePasses, place_of
 from tests.tokenizers_tiny import WORDS, tiny_tokenizer
@@ -37,10 +39,10 @@ def model_of(family: str) -> RewardModel:
     return RewardModel(cached(family), tiny_tokenizer(), name=family)
 
 
-def suffix_pairs(base: int, source: int, only_last: bool) -> np.ndarray:
-    """(base, source) positions counted from the end."""
-    n = 1 if only_last else min(base, source)
-    return np.stack([np.arange(base - n, base), np.arange(source - n, source)], 1)
+def suffix_pairs(base: Sequence[int], source: Sequence[int], only_last: bool) -> np.ndarray:
+    """(base, source) positions: what both begin with, the rest counted from the end."""
+    moves = {len(base) - 1: len(source) - 1} if only_last else moves_by_hand("suffix", list(base), list(source), -1)
+    return np.asarray(list(moves.items()))
 
 
 def is_edge(sender: str, receiver: str, parallel: bool) -> bool:
@@ -62,7 +64,7 @@ def test_edges_equal_three_passes_by_hand(family: str, positions: str, mode: str
     hand = ThreePasses(rm.model, family)
     clean, base = hand.plain(ids)
     _, source = hand.plain(other)
-    pairs = suffix_pairs(len(ids), len(other), positions == "read_out")
+    pairs = suffix_pairs(ids, other, positions == "read_out")
     effect, names = paths.effect[0], list(paths.data["receiver"].values)
     cells = [(s, r) for s in range(effect.shape[0]) for r in range(effect.shape[1])]
     for s, r in cells:
@@ -174,7 +176,7 @@ def test_in_an_affine_model_edges_sum_to_the_total_effect_and_direct_effects_are
         np.testing.assert_allclose(paths.direct, paths.direct_frozen, atol=1e-5)  # invariants 13, 14
         np.testing.assert_allclose(paths.direct, paths.direct_base_scale, atol=1e-5)
         chosen, rejected = (rm.base(side, ("attn_out", "mlp_out", "z")) for side in pair.conversations)
-        pairs = suffix_pairs(chosen.length, rejected.length, False)
+        pairs = suffix_pairs(chosen.encoded.ids, rejected.encoded.ids, False)
         for sender, edges in zip(paths.data["sender"].values, paths.effect[0], strict=True):
             kind, layer, head = place_of(sender)
             if kind == "embed":
@@ -225,7 +227,7 @@ def test_a_read_out_of_two_positions_in_the_middle_of_the_model(positions: str) 
     ids, other = (rm.encode(side).ids for side in pair.conversations)
     clean, base = hand.plain(ids)
     _, source = hand.plain(other)
-    pairs = suffix_pairs(len(ids), len(other), False)
+    pairs = suffix_pairs(ids, other, False)
     pairs = pairs[pairs[:, 1] != 3]  # the token that is read there stands for the one that is read here
     pairs = np.concatenate([pairs[pairs[:, 0] != 3], [[3, 3]]])
     pairs = pairs if positions == "all" else np.asarray([[3, 3], [len(ids) - 1, len(other) - 1]])
@@ -308,10 +310,12 @@ def test_a_planted_path_is_the_strongest_edge_of_its_sender() -> None:
 def test_the_result_keeps_its_alignment_and_survives_the_disk(tmp_path) -> None:
     rm = model_of("llama")
     paths = patch_paths(rm, [UNEQUAL, EQUAL], **FAST)
-    ids = [rm.encode(side).length for side in UNEQUAL.conversations]
+    ids = [rm.encode(side).ids.tolist() for side in UNEQUAL.conversations]
     aligned = paths.data["aligned"].values[0]
-    mine = np.arange(-max(ids[0], rm.encode(EQUAL.conversations[0]).length), 0)
-    np.testing.assert_array_equal(aligned, np.where((mine >= -ids[1]) & (mine >= -ids[0]), mine, 0))
+    wanted = np.zeros(max(len(ids[0]), rm.encode(EQUAL.conversations[0]).length))
+    for mine, theirs in moves_by_hand("suffix", *ids, -1).items():
+        wanted[mine - len(ids[0])] = theirs - len(ids[1])
+    np.testing.assert_array_equal(aligned, wanted)
     margin = rm.score([UNEQUAL, EQUAL]).margin
     np.testing.assert_allclose(paths.margin, margin, atol=1e-5)
     np.testing.assert_allclose(paths.normalized_direct, paths.direct / paths.margin[:, None])

@@ -29,7 +29,7 @@ def test_each_position_equals_plain_hooks_under_every_alignment(family: str, rul
     for number, pair in enumerate(pairs):
         hand = ByHand(rm, pair, mode)
         n, m = map(len, hand.ids)
-        moves = moves_by_hand(rule, n, m, hand.read)
+        moves = moves_by_hand(rule, *hand.ids, hand.read)
         assert found.reward_base[number] == pytest.approx(hand.reward, abs=1e-5)
         aligned = found.data["aligned"].values[number]
         assert {p + n: q + m for p, q in zip(found.data["position"].values, aligned, strict=True) if q} == moves
@@ -52,8 +52,7 @@ def test_positions_together_equal_plain_hooks(family: str, positions: str) -> No
     rm = model_of(family)
     for pair, rule in ((SHORTER, "suffix"), (LONGER, "prefix")):
         hand = ByHand(rm, pair)
-        n, m = map(len, hand.ids)
-        moves = moves_by_hand(rule if positions == "all" else "read_out", n, m, hand.read)
+        moves = moves_by_hand(rule if positions == "all" else "read_out", *hand.ids, hand.read)
         found = patch(rm, pair, SITES, positions=positions, alignment=rule, **FAST)
         arrays, every = cells(found)
         theirs = np.asarray([hand.moved(kind, layer, moves, head) for kind, layer, head, _ in every])
@@ -97,7 +96,7 @@ def test_zero_mean_and_resample_equal_hand_made_hooks(family: str, positions: st
                 moves, place = {p: p for p in range(n)}, ()
                 if mode == "resample":
                     donor = hands[donors[number]][0]
-                    moves = moves_by_hand("suffix", n, len(donor.ids[1]), hand.read)
+                    moves = moves_by_hand("suffix", hand.ids[0], donor.ids[1], hand.read)
                 if positions != "all":
                     position = n - 1 if hand.read else 0
                     if positions == "each":
@@ -191,9 +190,10 @@ def test_the_whole_state_is_not_taken_for_the_other_run_where_it_is_not() -> Non
     """At unequal lengths every token of the shorter run has a counterpart, and yet its reward is not that of the longer."""
     rm = model_of("llama")
     hand, found = ByHand(rm, LONGER), patch(rm, LONGER, "resid_pre", positions="all", **FAST)
-    n, m = map(len, hand.ids)
+    moves = moves_by_hand("suffix", *hand.ids, hand.read)
+    assert list(moves) == list(range(len(hand.ids[0])))
     held = plain_run(rm.model, "llama", hand.ids[1], watch=("resid_pre",))[1]["resid_pre"]
-    theirs = [hand.effect("resid_pre", layer, held[layer][m - n:], list(range(n))) for layer in range(3)]
+    theirs = [hand.effect("resid_pre", layer, held[layer][list(moves.values())], list(moves)) for layer in range(3)]
     np.testing.assert_allclose(found.effect[0, 0], theirs, atol=1e-5)
     assert np.abs(found.effect[0, 0] - found.margin[0]).max() > 1e-3
 

@@ -158,7 +158,7 @@ def runs_of(rm: RewardModel, rows: Sequence[Encoded], found: Recorded, axes: Axe
         axes: of the layers' arguments; not used for a single row.
         read: apply the read-out (bare ids have no response to read).
     """
-    where = rm.architecture.n_layers if rm.readout.layer is None else rm.readout.layer + 1
+    where = rm.read_layer + 1
     runs = []
     for number, row in enumerate(rows):
         n = row.length

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from rewarden.edits.arguments import Axes, Extent
 from rewarden.edits.attention import KeysKept, SuffixAttention
 from rewarden.edits.base import BaseRun
 from rewarden.edits.columns import Columns
+from rewarden.edits.downstream import Watch
 from rewarden.edits.groups import Group, Rows
 from rewarden.edits.units import Unit, Wanted
 from rewarden.edits.writes import Cells, change, joined, taps_for
@@ -28,18 +28,6 @@ from rewarden.trace.hooks import Tap, evaluating, tapped
 
 CONTROL = -1
 """Unit number of the unedited row that measures the noise floor."""
-
-
-class Watch(Protocol):
-    """Sees what edits changed downstream."""
-
-    def taps(self, layer: int, ids: np.ndarray, columns: Columns) -> list[Tap]:
-        """Further taps for a layer's call; ids are the rows of the batch by result row, −1 for an unedited one."""
-        ...
-
-    def stream(self, layer: int, ids: np.ndarray, columns: Columns, stream: Tensor) -> None:
-        """The residual stream [rows, S, d] after a layer and its edits."""
-        ...
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ In: hidden states as edited rows pass the layers. Out: their activations at the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,8 +18,20 @@ from rewarden.trace.capture import Capture
 from rewarden.trace.hooks import Tap
 
 
+class Watch(Protocol):
+    """Sees what edits changed downstream."""
+
+    def taps(self, layer: int, ids: np.ndarray, columns: Columns) -> list[Tap]:
+        """Further taps for a layer's call; ids are the rows of the batch by result row, −1 for an unedited one."""
+        ...
+
+    def stream(self, layer: int, ids: np.ndarray, columns: Columns, stream: Tensor) -> None:
+        """The residual stream [rows, S, d] after a layer and its edits."""
+        ...
+
+
 @dataclass(eq=False)
-class Traces:
+class Traces(Watch):
     """Fills activations of edited runs.
 
     Attributes:

@@ -50,6 +50,8 @@ class Site:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise RewardenError(f"unknown site {self.kind!r}", where="Site", fix=f"use one of {list(KINDS)}")
+        if not isinstance(self.layer, (int, np.integer)):
+            raise RewardenError(f"layer {self.layer!r} is no whole number", where="Site(layer=)", fix="layers count from 0")
         if self.head is not None and self.kind not in PER_HEAD:
             raise RewardenError(f"site {self.kind!r} has no heads", where="Site(head=)",
                                 fix=f"heads belong to {list(PER_HEAD)}")
@@ -122,6 +124,7 @@ class EditBatch:
 
     def __post_init__(self) -> None:
         _check_mode(self.mode)
+        object.__setattr__(self, "values", torch.as_tensor(self.values))
         uneven = [x for x in (self.positions, self.heads) if x is not None and len(x) != len(self.values)]
         if self.values.ndim not in (2, 3) or uneven or not len(self.values):
             raise RewardenError(f"an edit batch with values {tuple(self.values.shape)}", where=repr(self.site),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rewarden.edits.base import BaseRun
 from rewarden.edits.columns import Columns
-from rewarden.edits.cone import Watch
+from rewarden.edits.downstream import Watch
 from rewarden.edits.groups import Rows
 from rewarden.edits.units import Part, Unit, Wanted
 from rewarden.edits.writes import Cells, change_attention, joined, taps_for

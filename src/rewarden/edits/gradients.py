@@ -99,13 +99,8 @@ def dropped_gradients(base: BaseRun, kinds: Sequence[str]) -> list[Gradients]:
     One forward, and a backward for each. Source: GradDrop, Kramár et al. 2024 (arXiv 2403.00745), §3.1.2.
     """
     graph = Graph.of(base, kinds, droppable=True)
-    last = read_layer(base.rm)
+    last = base.rm.read_layer
     return [graph.backward(keep=True), *(graph.backward(layer, keep=layer < last) for layer in range(last + 1))]
-
-
-def read_layer(rm: RewardModel) -> int:
-    """The layer whose output the read-out reads."""
-    return rm.architecture.n_layers - 1 if rm.readout.layer is None else rm.readout.layer
 
 
 class _Past(torch.autograd.Function):
@@ -153,7 +148,7 @@ class Graph:
             entering = {key: leaf for key, leaf in leaves.items() if key == ("resid_pre", 0)}
             inside = {key: leaf for key, leaf in leaves.items() if key not in entering}
             taps = [*_taps(base, entering), *(_past_layers(rm, dropped) if droppable else []), *_taps(base, inside),
-                    Tap(rm.architecture.blocks[read_layer(rm)].layer, "output", lambda hidden: final.append(hidden))]
+                    Tap(rm.architecture.blocks[rm.read_layer].layer, "output", lambda hidden: final.append(hidden))]
             calls = _forward(base, leaves, taps)
             residual = final[0].reshape(base.length, -1)[torch.as_tensor(base.reading.positions, device=rm.device)]
             value = rm.readout.apply(residual.float(), base.reading)[rm.main]

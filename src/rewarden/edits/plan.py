@@ -259,8 +259,8 @@ def make_plan(rm: RewardModel, base: BaseRun | Conversation | Sequence[Message] 
         raise RewardenError(f"the base run has no site {missing[0]!r} to compare with", where="rm.plan(trace=)",
                             fix=f"rm.base(conversation, sites={tuple(missing)!r})")
     kept = _traced(run, trace_positions) if trace else np.empty(0, np.int64)
-    last = rm.architecture.n_layers - 1 if rm.readout.layer is None else rm.readout.layer
-    wanted = Wanted(np.unique(np.concatenate([run.reading.positions, kept])).astype(np.int64), last, rm.architecture.causal)
+    positions = np.unique(np.concatenate([run.reading.positions, kept])).astype(np.int64)
+    wanted = Wanted(positions, rm.read_layer, rm.architecture.causal)
     units, n = make_units(run, edits, wanted)
     return Plan(run, units, n, chosen, wanted, tuple(trace), kept)
 

@@ -121,7 +121,7 @@ def _ledger(rm: RewardModel, trace: Trace, reading: Reading, neurons: bool) -> _
         lines.append((Component("position"), (affine.weight * position).sum()))
         embed = embed - position
     lines.append((Component("embed"), (affine.weight * embed).sum()))
-    for layer in range(arch.n_layers if rm.readout.layer is None else rm.readout.layer + 1):
+    for layer in range(rm.read_layer + 1):
         block = arch.blocks[layer]
         lines += _attention_lines(trace, layer, block, affine.weight)
         lines += _mlp_lines(trace, layer, block, affine.weight, neurons)

@@ -124,7 +124,7 @@ def _summary(layers: np.ndarray, spread: dict[str, Any]) -> tuple[float, float, 
 
 def _stack(rm: RewardModel, trace: Trace) -> Tensor:
     """Residuals [L + 1, R, d] from the embedding to the layer the read-out reads."""
-    last = rm.architecture.n_layers if rm.readout.layer is None else rm.readout.layer + 1
+    last = rm.read_layer + 1
     return torch.cat([trace["resid_pre"][:1], trace["resid_post"][:last]]).float()
 
 

@@ -56,7 +56,7 @@ def _one(rm: RewardModel, row: Encoded, trace: Trace, reading: Reading) -> Tenso
     with recording_attention(rm.architecture.trunk, reading.positions.tolist()) as record:
         rm.forward([row], [])
     lines = []
-    last = rm.architecture.n_layers if rm.readout.layer is None else rm.readout.layer + 1
+    last = rm.read_layer + 1
     for layer in range(last):
         if layer not in record.pattern:
             raise RewardenError("attention of this family cannot be recorded", where=type(rm.model).__name__,

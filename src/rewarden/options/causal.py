@@ -25,7 +25,7 @@ class PatchOptions:
     positions: Literal["read_out", "each", "all"] = "read_out"
     """Where: the positions that the read-out reads, every position by itself, or all positions at once."""
     alignment: Literal["suffix", "prefix", "diff", "equal_only", "read_out"] = "suffix"
-    """Which token stands for which: from the end, the start, equal tokens, by index (equal lengths), or the read-out only."""
+    """How what follows the shared beginning is matched: from the end or start, equal tokens, by index, or the read-out only."""
     alpha: float = 0.05
     """Share of false findings allowed among the marked cells."""
     level: float = 0.95
@@ -59,6 +59,8 @@ class AgreementOptions:
     """Also patch whole sequences, aligned at the end and left-aligned as published (about one forward per layer each)."""
     sequence_heads: bool = False
     """Patch whole sequences head by head as well (about half a forward per head, twice)."""
+    alignment: Literal["suffix", "prefix", "diff", "read_out"] = "suffix"
+    """How whole sequences are matched in our quantities, as for patching; the read-out always meets the read-out."""
     apart: int = 1
     """Tokens by which the sides of a pair must differ to count as shorter or longer."""
     permutations: int = 999
@@ -72,6 +74,8 @@ class AgreementOptions:
 
     def __post_init__(self) -> None:
         wrong = interval(self)
+        if self.alignment not in PATCH_ALIGNMENTS or self.alignment == "equal_only":
+            wrong["alignment"] = "suffix, prefix, diff or read_out"
         if self.apart < 1:
             wrong["apart"] = "at least 1 token"
         if self.permutations < 19:

@@ -71,7 +71,8 @@ def agreement(rm: RewardModel, pairs: Pair | Sequence[Pair], *, progress: Callab
         By (pair, component), in units of the reward, NaN where not computed. `attribution`: chosen − rejected of
         `rewarden.attribute`, the final norm folded in. `direct`: reward lost when the component writes at the read-out what
         it writes in the rejected run, seen by the read-out only; all later layers hold, the norm moves. `total`: the same
-        with all later layers moving (`rewarden.patch`, noising). `total_all`: every position replaced, aligned at the end.
+        with all later layers moving (`rewarden.patch`, noising). `total_all`: every position with a counterpart replaced,
+        matched by `alignment` (by default the shared beginning with itself, the rest from the end).
         Published: `attribution_raw` (not in units of the reward: no norm) and `total_left`. `below_noise`: |total| within
         the noise floor.
 
@@ -87,9 +88,9 @@ def agreement(rm: RewardModel, pairs: Pair | Sequence[Pair], *, progress: Callab
         side is shorter by `apart` tokens or more, equal, or longer.
 
         `length_difference` (pair): tokens chosen − rejected; `shorter` (pair): 1 rejected shorter, 0 equal, −1 longer, NaN
-        where they differ by less than `apart`; `read_out_source` (pair): what the published rule puts at the read-out, as a
-        position of the rejected run counted from its end (−1 is its last token), 0 where it puts nothing; `tokens`, `reward`
-        (pair, side), `margin` (pair).
+        where they differ by less than `apart`; `read_out_source` (pair): what the published rule puts at the last position
+        that is read, as a position of the rejected run counted from its end (−1 is its last token), 0 where it puts nothing;
+        `tokens`, `reward` (pair, side), `margin` (pair).
 
     Raises:
         RewardenError: a model whose residual stream is not a sum of writes, no pairs, unknown options.
@@ -122,6 +123,7 @@ class _Measured:
     reward: tuple[float, float]
     tokens: tuple[int, int]
     read_out_source: int
+    never_read: bool
     noise_floor: float = 0.0
     forwards: float = 2.0
     edits: int = 0
@@ -131,7 +133,8 @@ def _measure(rm: RewardModel, rows: tuple[Encoded, Encoded], layout: Layout, opt
     """Both runs, and one plan on the chosen one."""
     base, other = rm.bases(rows, layout.sites)
     read = int(base.reading.positions[-1])
-    facts = ((base.reward, other.reward), (base.length, other.length), read - other.length if read < other.length else 0)
+    facts = ((base.reward, other.reward), (base.length, other.length), read - other.length if read < other.length else 0,
+             bool((base.reading.positions >= other.length).all()))
     values = {name: np.full(len(layout.kinds), np.nan) for name in QUANTITIES}
     if not np.isfinite([base.reward, other.reward]).all():
         return _Measured(values, *facts)
@@ -142,7 +145,8 @@ def _measure(rm: RewardModel, rows: tuple[Encoded, Encoded], layout: Layout, opt
     if options.sequences:
         sites = layout.sites if options.sequence_heads else ("attn_out", "mlp_out")
         left = _left_aligned(base, other)
-        sweeps |= {"total_all": cells_of(aligned, sites, "all"), "total_left": cells_of(left, sites, "all")}
+        places = counterparts(base.encoded, other.encoded, base.reading, other.reading, options.alignment)
+        sweeps |= {"total_all": cells_of(Source(base, places, other), sites, "all"), "total_left": cells_of(left, sites, "all")}
     direct = _direct_edits(aligned, layout)
     plan = rm.plan(base, [direct, *(edit for sweep in sweeps.values() for edit in sweep.edits)])
     edited = plan.run()
@@ -193,11 +197,11 @@ def _result(rm: RewardModel, pairs: list[Pair], layout: Layout, measured: list[_
                "comparison": [f"{first} vs {second}" for first, second, _ in COMPARISONS],
                **{name: ("comparison", [row[place] for row in COMPARISONS])
                   for place, name in enumerate(("first", "second", "convention"))}})
-    provenance = {**rm.provenance(), "mode": "noising", "alignment": "suffix", "apart": options.apart, "seed": options.seed,
+    provenance = {**rm.provenance(), "mode": "noising", "alignment": options.alignment, "apart": options.apart, "seed": options.seed,
                   "permutations": options.permutations, "backend": backend_of(rm).name,
                   "forwards": sum(pair.forwards for pair in measured), "edits": sum(pair.edits for pair in measured)}
     warnings = [*set_apart(np.isfinite(reward).all(1))]
-    unpatched = int((data["read_out_source"].values == 0).sum())
+    unpatched = sum(pair.never_read for pair in measured)
     if unpatched and options.sequences:
         warnings.append(f"published convention: in {unpatched} of {len(pairs)} pairs it never patches the read-out, and every "
                         "effect in the last layer is exactly 0 there; read its correlations by length")

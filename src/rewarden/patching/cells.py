@@ -99,7 +99,7 @@ def cells_of(source: Source, sites: Sequence[str], where: str) -> Cells:
     whole = [kind for kind in sites if kind not in PER_HEAD]
     if whole:
         cells.start("", (len(whole), len(layers)))
-    last = len(layers) - 1 if rm.readout.layer is None else rm.readout.layer
+    last = rm.read_layer
     closed = where == "all" and source.whole_state and backend_of(rm).name != HOOKS
     for number, kind in enumerate(whole):
         if kind == "embed":

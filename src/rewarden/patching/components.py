@@ -47,7 +47,7 @@ class Layout:
     @classmethod
     def of(cls, rm: RewardModel, *, heads: bool) -> Layout:
         """Components of the layers up to the one that is read; heads where asked for and where the model has them."""
-        depth = range(rm.architecture.n_layers if rm.readout.layer is None else rm.readout.layer + 1)
+        depth = range(rm.read_layer + 1)
         count = rm.architecture.n_heads if heads and "heads" not in rm.architecture.gaps else 0
         rows = [("head", layer, head) for layer in depth for head in range(count)]
         rows += [(kind, layer, -1) for kind in ("attn", "mlp") for layer in depth]
@@ -96,7 +96,7 @@ def raw_direction(run: BaseRun) -> Tensor:
 
 def _read(run: BaseRun) -> Tensor:
     """The residual that is read, [R, d]."""
-    layer = run.rm.architecture.n_layers - 1 if run.rm.readout.layer is None else run.rm.readout.layer
+    layer = run.rm.read_layer
     return run.activation("resid_post", layer)[torch.as_tensor(run.reading.positions, device=run.rm.device)].float()
 
 

@@ -53,11 +53,6 @@ class Node:
         return 2 * self.layer + (self.kind == "mlp" and not parallel)
 
 
-def last_layer(rm: RewardModel) -> int:
-    """The layer whose output is read."""
-    return rm.architecture.n_layers - 1 if rm.readout.layer is None else rm.readout.layer
-
-
 def senders_of(rm: RewardModel, names: Sequence[str] = ()) -> list[Node]:
     """Components that write, by name ("head.3.5") or by kind ("head"); without names embeddings, heads and MLPs.
 
@@ -71,7 +66,7 @@ def senders_of(rm: RewardModel, names: Sequence[str] = ()) -> list[Node]:
     """
     heads = _heads(rm)
     known = [Node("embed"), *([Node("position")] if rm.architecture.position_embedding is not None else [])]
-    for layer in range(last_layer(rm) + 1):
+    for layer in range(rm.read_layer + 1):
         known += [*(Node("head", layer, head) for head in range(heads)), Node("attn", layer), Node("mlp", layer)]
     left_out = "attn" if heads else "head"
     return _chosen(rm, "senders", known, names) if names else [node for node in known if node.kind != left_out]
@@ -84,7 +79,7 @@ def receivers_of(rm: RewardModel, names: Sequence[str] = ()) -> list[Node]:
         RewardenError: names this model lacks, all listed.
     """
     known = []
-    for layer, block in enumerate(rm.architecture.blocks[:last_layer(rm) + 1]):
+    for layer, block in enumerate(rm.architecture.blocks[:rm.read_layer + 1]):
         if block.attn_in is not None:
             known += [Node("attn", layer), *(Node("head", layer, head) for head in range(_heads(rm)))]
         if block.mlp_in is not None:
@@ -104,7 +99,7 @@ def _chosen(rm: RewardModel, role: str, known: list[Node], names: Sequence[str])
         kinds = ", ".join(dict.fromkeys(node.kind for node in known))
         reasons = "".join(f"; {reason}" for reason in rm.architecture.gaps.values())
         raise RewardenError(f"no {role} {', '.join(map(repr, missing))}", where=f"{role}=",
-                            why=f"this model has {kinds} in layers 0 to {last_layer(rm)}, heads 0 to {_heads(rm) - 1}{reasons}",
+                            why=f"this model has {kinds} in layers 0 to {rm.read_layer}, heads 0 to {_heads(rm) - 1}{reasons}",
                             fix="use names of these")
     return list(dict.fromkeys(node for nodes in same.values() for node in nodes))
 

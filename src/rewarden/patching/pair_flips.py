@@ -16,7 +16,6 @@ from torch import Tensor
 from rewarden.conversation import Pair
 from rewarden.edits import BaseRun, Edit, Site
 from rewarden.options import FlipOptions, PatchOptions
-from rewarden.patching.edges import last_layer
 from rewarden.patching.pair import Sweeper
 from rewarden.patching.sources import Source, recorded
 from rewarden.patching.subsets import Found, Subset, smallest_subset
@@ -146,7 +145,7 @@ class Flips:
 
         The residual that is read is none: replaced, it makes the margin 0, and nothing else counts any more.
         """
-        found, groups, last = [], self._groups(source), last_layer(self.rm)
+        found, groups, last = [], self._groups(source), self.rm.read_layer
         for kind in self.sites:
             for layer in range({"embed": 1, "resid_post": last}.get(kind, last + 1)):
                 for head in range(self.rm.architecture.n_heads) if kind == "z" else (None,):

@@ -18,7 +18,7 @@ from rewarden.conversation import Pair
 from rewarden.edits import BaseRun, Edit, EditBatch, Site
 from rewarden.options import PatchOptions, PathOptions
 from rewarden.patching.components import frozen_direction
-from rewarden.patching.edges import RECORDED, Node, is_parallel, last_layer, ledger, receivers_of, senders_of, write_differences
+from rewarden.patching.edges import RECORDED, Node, is_parallel, ledger, receivers_of, senders_of, write_differences
 from rewarden.patching.pair import NOT_FINITE, UNEQUAL, Sweeper
 from rewarden.patching.sources import Source
 
@@ -178,7 +178,7 @@ class Edges:
         """Counterfactuals of one receiver, one for each of the differences [sender, position, d]."""
         if node == READ_OUT:
             seen = np.isin(where, base.reading.positions)
-            site = Site("resid_post", last_layer(self.rm), tuple(where[seen].tolist()))
+            site = Site("resid_post", self.rm.read_layer, tuple(where[seen].tolist()))
             if seen.any():
                 yield EditBatch(site, moved[:, torch.as_tensor(seen, device=moved.device)], "add")
             return

@@ -26,8 +26,8 @@ NAMES = {"attribution": "attribution", "direct": "direct effect", "total": "tota
          "total_left": "effect of left-aligned patching"}
 """What a reader sees for each quantity."""
 
-KINDS = {"head": ("heads", CHOSEN, "circle"), "attn": ("attention "
-                                                       "blocks", MARGIN, "diamond"), "mlp": ("MLPs", REJECTED, "square")}
+KINDS = {"head": ("heads", CHOSEN, "circle"), "attn": ("attention blocks", MARGIN, "diamond"),
+         "mlp": ("MLPs", REJECTED, "square")}
 TYPES = {"block": "blocks", "head": "heads"}
 """Sets of components whose correlation the title of a panel gives."""
 
@@ -113,9 +113,11 @@ def _equality(drawn: go.Figure, x: np.ndarray, y: np.ndarray, column: int) -> No
                                    hoverinfo="skip", showlegend=False), row=1, col=column)
 
 
-def agreement_by_length(result: Result, comparisons: Sequence[str] = ("attribution vs "
-                                                                      "total", "attribution_raw vs total_left"), *,
-                        kind: str = "block") -> go.Figure:
+OVERLAID = ("attribution vs total", "attribution_raw vs total_left")
+"""Ours and the published comparison."""
+
+
+def agreement_by_length(result: Result, comparisons: Sequence[str] = OVERLAID, *, kind: str = "block") -> go.Figure:
     """Does the agreement depend on which side of a pair is longer? It should not, if the right tokens are compared.
 
     Args:

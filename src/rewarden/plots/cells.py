@@ -24,8 +24,8 @@ HEAD_ROOM = 26
 
 
 def cell_traces(values: np.ndarray, *, reach: float, noise: np.ndarray | None = None, marked: np.ndarray | None = None,
-                unit: str = "effect", missing: str = "no "
-                                                     "counterpart", **options: Any) -> list[go.Heatmap | go.Bar | go.Scatter]:
+                unit: str = "effect", missing: str = "no counterpart", **options: Any
+                ) -> list[go.Heatmap | go.Bar | go.Scatter]:
     """The traces of one map: colours, a grey tint on cells within the noise, hatching where there is no value, dots on marks.
 
     Args:

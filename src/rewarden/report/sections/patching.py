@@ -161,8 +161,8 @@ def _map_block(audit: Audit, result: Result, row: int, reason: str) -> FigureBlo
     token = result.data["token"].isel(pair=0).values
     table.insert(3, "token", [one_line(str(token[at])) for at in place])
     subset = f" ({audit.pairs[row].subset})" if audit.pairs[row].subset else ""
-    figure = plots.patch_positions(result, name=f"{audit.table.loc[row, 'id']}{subset}, {reason} among the "
-                                                "shortest", context=CONTEXT)
+    figure = plots.patch_positions(result, context=CONTEXT,
+                                   name=f"{audit.table.loc[row, 'id']}{subset}, {reason} among the shortest")
     best = table.iloc[0]
     return FigureBlock(figure, "Blue: with the state that the rejected response has at the same place, the chosen response "
                        "loses reward. Grey: no effect above rounding, where both responses are the same so far or nothing "
