@@ -197,8 +197,8 @@ def _result(rm: RewardModel, pairs: list[Pair], layout: Layout, measured: list[_
                "comparison": [f"{first} vs {second}" for first, second, _ in COMPARISONS],
                **{name: ("comparison", [row[place] for row in COMPARISONS])
                   for place, name in enumerate(("first", "second", "convention"))}})
-    provenance = {**rm.provenance(), "mode": "noising", "alignment": options.alignment, "apart": options.apart, "seed": options.seed,
-                  "permutations": options.permutations, "backend": backend_of(rm).name,
+    provenance = {**rm.provenance(), "mode": "noising", "alignment": options.alignment, "apart": options.apart,
+                  "seed": options.seed, "permutations": options.permutations, "backend": backend_of(rm).name,
                   "forwards": sum(pair.forwards for pair in measured), "edits": sum(pair.edits for pair in measured)}
     warnings = [*set_apart(np.isfinite(reward).all(1))]
     unpatched = sum(pair.never_read for pair in measured)
