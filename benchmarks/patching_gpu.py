@@ -63,9 +63,8 @@ def measure(shape: Shape, tokens: int, device: str) -> dict[str, object]:
 
     one = min(seconds(forward, device) for _ in range(5))
     found: dict[str, object] = {"one forward, seconds": one}
-    after = range(runs.shared, tokens)
     for name, make in (("read-out sweep", lambda: sweeps.edits_at_read_out(source)),
-                       ("half-shared sweep", lambda: sweeps.edits_by_position(source, after))):
+                       ("half-shared sweep", lambda: sweeps.edits_by_position(source, range(tokens)))):
         plan = rm.plan(base, make())
         if name == "read-out sweep":
             plan.run()  # warms up; the long one needs no such thing

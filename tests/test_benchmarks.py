@@ -123,4 +123,4 @@ def test_the_accelerators_benchmark_runs_at_toy_sizes():
     done = subprocess.run([sys.executable, "benchmarks/patching_gpu.py", "--smoke"], cwd=ROOT, check=True, text=True,
                           stdout=subprocess.PIPE)
     found = json.loads(done.stdout)
-    assert (found["read-out sweep"]["sites"], found["half-shared sweep"]["sites"]) == (2 * (3 + 4), 3 * 2 * 12)
+    assert (found["read-out sweep"]["sites"], found["half-shared sweep"]["sites"]) == (2 * (3 + 4), 3 * 2 * 24)

@@ -67,7 +67,7 @@ def backend_of(rm: RewardModel) -> Backend:
     with rm.lock:
         if rm not in _known:
             _known[rm] = found = _try_all(rm)
-            if found.name != CONE and rm.architecture.causal:
+            if found.name == HOOKS or (found.name == RESUME and rm.architecture.causal):
                 warnings.warn(f"edits of {rm.name} run by '{found.name}', slower than a light cone: {found.reason}",
                               RewardenWarning, stacklevel=3)
         return _known[rm]

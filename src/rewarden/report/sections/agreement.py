@@ -19,8 +19,6 @@ from rewarden.result import Result
 FORWARDS = 800
 """Patching whole sequences costs about two forwards per layer and pair; fewer pairs are taken where that would be more."""
 
-ALPHA = 0.05
-
 DIRECT, TOTAL, PUBLISHED = SHOWN
 
 
