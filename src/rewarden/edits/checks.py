@@ -22,7 +22,7 @@ def inside(base: BaseRun, positions: np.ndarray, site: Site) -> np.ndarray:
     if positions.min() < -base.length or positions.max() >= base.length:
         raise RewardenError(f"position {site.position} outside the conversation", where=repr(site),
                             why=f"it has {base.length} tokens", fix="count from 0, or from the end with -1")
-    found = np.where(positions < 0, positions + base.length, positions)
+    found = np.where(positions < 0, positions + base.length, positions) if positions.min() < 0 else positions
     if found.ndim == 2 and found.shape[1] > 1 and (np.diff(np.sort(found, 1), axis=1) == 0).any():
         raise RewardenError("the same position twice in one edit", where=repr(site),
                             why="which value counts would not be defined", fix="name each position once")

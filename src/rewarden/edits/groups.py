@@ -35,13 +35,12 @@ class Rows:
 
 def live_rows(units: list[Unit], wanted: Wanted, length: int) -> Rows:
     """Rows that may change a wanted value; the others are the base run's."""
-    found = []
-    for number, unit in enumerate(units):
-        alive = np.flatnonzero(unit.live())
-        if len(alive):
-            start = unit.starts(length)[alive] if wanted.causal else np.zeros(len(alive), np.int64)
-            found.append(np.stack([np.full(len(alive), number), alive, start, np.full(len(alive), unit.layer)]))
-    return Rows(*(np.concatenate(found, 1) if found else np.zeros((4, 0), np.int64)))
+    alive = [np.flatnonzero(unit.live()) for unit in units]
+    starts = [unit.starts(length)[rows] if wanted.causal else np.zeros(len(rows), np.int64)
+              for unit, rows in zip(units, alive, strict=True)]
+    counts = [len(rows) for rows in alive]
+    return Rows(np.repeat(np.arange(len(units)), counts), np.concatenate(alive), np.concatenate(starts).astype(np.int64),
+                np.repeat([unit.layer for unit in units], counts))
 
 
 WASTE = 0.03
