@@ -31,8 +31,9 @@ from rewarden.errors import RewardenError
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
 
-CPU_BUDGET, GPU_BUDGET = 1024, 16384
-"""Tokens of one call: above, a CPU's caches thrash; an accelerator is busy."""
+CPU_NUMBERS, CPU_LEAST, GPU_BUDGET = 2**18, 256, 16384
+"""Size of the residual stream in one call on a CPU, tokens · width, above which its caches thrash; the fewest tokens of such a
+call; tokens that keep an accelerator busy."""
 
 CONTROLLED = 16
 """Rows of a group from which on an unedited row runs along; the earliest group always has one."""
@@ -109,7 +110,8 @@ class Plan:
     @property
     def budget(self) -> int:
         """Tokens of one call."""
-        return CPU_BUDGET if self.base.rm.device.type == "cpu" else GPU_BUDGET
+        rm = self.base.rm
+        return GPU_BUDGET if rm.device.type != "cpu" else max(CPU_LEAST, CPU_NUMBERS // rm.architecture.d_model)
 
     @cached_property
     def cone(self) -> Cone:
