@@ -31,9 +31,9 @@ from rewarden.errors import RewardenError
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
 
-CPU_NUMBERS, CPU_LEAST, GPU_BUDGET = 2**18, 256, 16384
-"""Size of the residual stream in one call on a CPU, tokens · width, above which its caches thrash; the fewest tokens of such a
-call; tokens that keep an accelerator busy."""
+CPU_BUDGET, CPU_LEAST, CPU_NUMBERS, GPU_BUDGET = 1024, 256, 2**18, 16384
+"""Tokens of one call on a CPU: the most, the fewest, and between them the size of the residual stream (tokens · width) above
+which caches thrash; tokens that keep an accelerator busy."""
 
 CONTROLLED = 16
 """Rows of a group from which on an unedited row runs along; the earliest group always has one."""
@@ -111,7 +111,8 @@ class Plan:
     def budget(self) -> int:
         """Tokens of one call."""
         rm = self.base.rm
-        return GPU_BUDGET if rm.device.type != "cpu" else max(CPU_LEAST, CPU_NUMBERS // rm.architecture.d_model)
+        return GPU_BUDGET if rm.device.type != "cpu" else min(CPU_BUDGET, max(
+            CPU_LEAST, CPU_NUMBERS // rm.architecture.d_model))
 
     @cached_property
     def cone(self) -> Cone:
