@@ -124,12 +124,15 @@ def test_equal_only_is_index_by_index() -> None:
     assert Alignment.of([5, 6, 7], [8, 6, 9], "equal_only").pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
-@pytest.mark.parametrize(("a", "b", "rule", "what"), [
-    ([1, 2], [1], "equal_only", "'equal_only' of 2 and 1 tokens"), ([], [1], "diff", "cannot align an empty sequence"),
-    ([1], [], "suffix", "cannot align an empty sequence"), ([1], [1], "sideways", "unknown alignment 'sideways'"),
+@pytest.mark.parametrize(("a", "b", "rule", "what", "fix"), [
+    ([1, 2], [1], "equal_only", "'equal_only' of 2 and 1 tokens", "use 'diff' or 'suffix', or drop pairs of unequal length"),
+    ([], [1], "diff", "cannot align an empty sequence", "drop the empty response"),
+    ([1], [], "suffix", "cannot align an empty sequence", "drop the empty response"),
+    ([1], [1], "sideways", "unknown alignment 'sideways'",
+     "use one of ['diff', 'equal_only', 'prefix', 'read_out', 'suffix']"),
 ])
-def test_refusals(a: list[int], b: list[int], rule: str, what: str) -> None:
+def test_refusals(a: list[int], b: list[int], rule: str, what: str, fix: str) -> None:
     with pytest.raises(RewardenError) as error:
         Alignment.of(a, b, rule)  # type: ignore[arg-type]
     assert what in error.value.what
-    assert error.value.fix
+    assert error.value.fix == fix

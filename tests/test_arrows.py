@@ -12,7 +12,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEAVES = {"errors", "options", "result", "statistics", "store"}
 HOOKS = "trace.hooks"  # knows torch only, so that structure can be found by running a model once
-GROUND = LEAVES | {HOOKS, "conversation", "alignment", "encoding", "batching", "readout", "architecture", "blocks", "norms"}
+GROUND = LEAVES | {HOOKS, "conversation", "alignment", "encoding", "batching", "limits", "readout", "architecture", "blocks",
+                   "norms"}
 MODEL = GROUND | {"reward_model", "loading", "checkpoint", "selfcheck", "scores", "ensemble", "fitting"}
 TRACE = MODEL | {"trace"}
 EDITS = TRACE | {"edits"}
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "edits": EDITS,
     **{name: EDITS | {name} for name in ANALYSES},
     "patching": EDITS | {"patching", "lens", "score_runs"},  # attribution is what effects are compared with
+    "tokens": EDITS | {"tokens", "score_runs"},  # what a resumed search must have in common with the one before
     "sarm": EDITS | set(ANALYSES) | {"sarm"},
     "training": EDITS | set(ANALYSES) | {"training"},
     "organisms": TRACE | {"organisms"},

@@ -44,6 +44,19 @@ def test_a_pair_has_two_conversations() -> None:
     assert [c.prompt[0]["content"] for c in other.conversations] == ["x", "y"]
 
 
+FIXES = {
+    "no messages": "give at least one user message",
+    "the last message is from": "append {'role': 'assistant', 'content': ...}",
+    "is not a chat message": "pass [{'role': 'user', 'content': '...'}, ...] or a plain string",
+    "has content of type": "pass the content as one string",
+    "the prompt is empty": "give a prompt with at least one visible character",
+    "the prompt is ": "give a string, or [{'role': 'user', 'content': '...'}, ...]",
+    "the response is empty": "drop this row, or give the response at least one visible character",
+    "the response is ": "pass the response as one string",
+}
+"""What is wrong with a conversation → the next step; the first that fits."""
+
+
 @pytest.mark.parametrize(("messages", "what"), [
     ([], "no messages"),
     ([USER], "the last message is from 'user'"),
@@ -60,7 +73,7 @@ def test_malformed_conversations_are_refused(messages, what: str) -> None:
     with pytest.raises(RewardenError) as error:
         Conversation(messages)
     assert what in error.value.what
-    assert error.value.fix
+    assert error.value.fix == next(fix for told, fix in FIXES.items() if told in what)
 
 
 @pytest.mark.parametrize(("arguments", "what"), [
@@ -74,4 +87,4 @@ def test_malformed_pairs_name_their_row(arguments: tuple, what: str) -> None:
         Pair(*arguments, id="row-9")
     assert what in error.value.what
     assert "row-9" in error.value.where
-    assert error.value.fix
+    assert error.value.fix == next(fix for told, fix in FIXES.items() if told in what)

@@ -299,7 +299,7 @@ def test_truncation_removes_prompt_tokens_from_the_left_and_counts_them() -> Non
     with pytest.raises(RewardenError, match=f"{full.length} tokens exceeds max_length={least - 1}") as error:
         Encoder(tokenizer, max_length=least - 1)(conversation)
     assert "never cut silently" in error.value.why
-    assert error.value.fix
+    assert error.value.fix == "raise max_length, shorten the response, or drop the row"
 
 
 def test_truncated_pairs_keep_their_segments() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -179,10 +180,13 @@ def test_an_adapters_bytes_are_part_of_the_provenance(tmp_path: Path, folder: Pa
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     state = load_file(path)
     state[sorted(state)[0]][0, 0] += 1
+    old = path.read_bytes()
     save_file(state, path, metadata={"format": "pt"})
     after = rw.load(str(folder), adapter=str(tmp_path / "adapter")).provenance()
     assert before["weights_sha256"] == after["weights_sha256"]
-    assert before["adapter_sha256"] != after["adapter_sha256"] != ""
+    digests = [hashlib.sha256(hashlib.sha256(content).digest()).hexdigest() for content in (old, path.read_bytes())]
+    assert [before["adapter_sha256"], after["adapter_sha256"]] == digests
+    assert digests[0] != digests[1]
     path.write_bytes(path.read_bytes()[:-9])
     assert "cannot be read" in refusal(folder, adapter=str(tmp_path / "adapter")).what
     assert refusal(folder, adapter=str(tmp_path / "nowhere")).what.startswith("cannot load")

@@ -33,7 +33,7 @@ def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_formula_is_the_module(family: str) -> None:
     found = norms_of(family)
-    assert found
+    assert len(found) == (2 if family in ("qwen3", "gemma3_text", "olmo2") else 1)  # those of queries and keys are narrower
     for module, width in found.values():
         x = vectors(12, width)
         with torch.no_grad():

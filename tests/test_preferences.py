@@ -161,7 +161,8 @@ def test_the_bundled_set():
     assert len({pair.id for pair in pairs}) == len(pairs) == len(load_pairs("demo", split="train")) + len(
         load_pairs("demo", split="test"))
     styled = [pair for pair in pairs if "styles" in pair.metadata]
-    assert len(grid) == 9 * len(styled) > 0
+    assert len(pairs) == 385
+    assert len(grid) == 9 * len(styled) == 1242
     assert {pair.metadata["item"] for pair in grid} == {pair.id for pair in styled}
 
 
@@ -347,29 +348,31 @@ def test_json_lines_report_line_numbers(tmp_path):
 
 
 TRUNCATED = {
-    "a.jsonl.gz": lambda: as_gz(JSONL * 50)[:-40],
-    "b.jsonl.gz": lambda: b"no gzip at all",
-    "c.jsonl.gz": lambda: bytes(b ^ 0x55 if 20 < i < 60 else b for i, b in enumerate(as_gz(JSONL * 50))),
-    "a.parquet": lambda: b"PAR1 and no more",
-    "b.parquet": lambda: b"",
-    "latin.jsonl": lambda: '{"prompt": "caf\xe9"}\n'.encode("latin-1"),
-    "a.json": lambda: b'[{"prompt": "a"',
-    "b.json": lambda: b"[" * 100_000 + b"]" * 100_000,
-    "c.json": lambda: b"3",
-    "a.csv": lambda: b'prompt,chosen,rejected\n"never closed,b,c\n',
-    "unknown.xlsx": lambda: b"x",
-    "a.parquet.gz": lambda: b"x",
+    "a.jsonl.gz": (lambda: as_gz(JSONL * 50)[:-40], "copy or download the file again"),
+    "b.jsonl.gz": (lambda: b"no gzip at all", "copy or download the file again"),
+    "c.jsonl.gz": (lambda: bytes(b ^ 0x55 if 20 < i < 60 else b for i, b in enumerate(as_gz(JSONL * 50))),
+                   "copy or download the file again"),
+    "a.parquet": (lambda: b"PAR1 and no more", "copy or download the file again"),
+    "b.parquet": (lambda: b"", "copy or download the file again"),
+    "latin.jsonl": (lambda: '{"prompt": "caf\xe9"}\n'.encode("latin-1"), "convert it: iconv -f ENCODING -t UTF-8 IN > OUT"),
+    "a.json": (lambda: b'[{"prompt": "a"', "a .json file holds one list of rows; one row per line is .jsonl"),
+    "b.json": (lambda: b"[" * 100_000 + b"]" * 100_000, "a .json file holds one list of rows; one row per line is .jsonl"),
+    "c.json": (lambda: b"3", "a .json file holds one list of rows"),
+    "a.csv": (lambda: b'prompt,chosen,rejected\n"never closed,b,c\n', "check the quotes on that line"),
+    "unknown.xlsx": (lambda: b"x", "rename or convert the file"),
+    "a.parquet.gz": (lambda: b"x", "rename or convert the file"),
 }
 
 
 @pytest.mark.parametrize("name", TRUNCATED)
 def test_damaged_files_are_one_error_naming_the_file(name, tmp_path):
     path = tmp_path / name
-    path.write_bytes(TRUNCATED[name]())
+    damaged, fix = TRUNCATED[name]
+    path.write_bytes(damaged())
     with pytest.raises(RewardenError) as caught:
         load_pairs(path)
     assert name in caught.value.where
-    assert caught.value.fix
+    assert caught.value.fix == fix
 
 
 def test_truncated_parquet(tmp_path):
@@ -417,33 +420,36 @@ def test_csv_lists_are_json(tmp_path):
 
 
 MISTAKES = {
-    "missing file": (("nowhere.jsonl",), {}, "no such file"),
-    "missing folder": (("no/such/folder/../a.jsonl",), {}, "no such file"),
-    "neither file nor id": (("what is this",), {}, "neither a file nor a data set id"),
-    "traversal is only a missing file": (("../../../../../../nowhere/passwd.jsonl",), {}, "no such file"),
-    "another type": ((3,), {}, "cannot read preferences from int"),
-    "one row": ((PLAIN,), {}, "a single row"),
-    "no rows": (([],), {}, "no pairs"),
-    "text": (([{"text": "a"}],), {}, "no column for the prompt and the chosen and the rejected"),
-    "limit": (([PLAIN],), {"limit": 0}, "limit=0"),
-    "format": (([PLAIN],), {"format": "xml"}, "unknown format 'xml'"),
-    "on_error": (([PLAIN],), {"on_error": "ignore"}, "unknown on_error"),
-    "split": (([PLAIN],), {"split": "test"}, "no column 'split'"),
-    "other split": (([{**PLAIN, "split": "train"}],), {"split": "test"}, "no row of split 'test'"),
-    "subset": (([{**PLAIN, "subset": "a"}],), {"subset": "b"}, "no pairs"),
-    "role": (([PLAIN],), {"columns": {"answer": "chosen"}}, "columns= does not fit"),
-    "column": (([PLAIN],), {"columns": {"chosen": "best"}}, "columns= does not fit"),
-    "all rows bad": (([3, 4],), {"on_error": "skip"}, "no pairs"),
-    "pairs and rows mixed": (([Pair("a", "b", "c"), PLAIN],), {}, "item 1 is dict"),
+    "missing file": (("nowhere.jsonl",), {}, "no such file", "check the path"),
+    "missing folder": (("no/such/folder/../a.jsonl",), {}, "no such file", "check the path"),
+    "neither file nor id": (("what is this",), {}, "neither a file nor a data set id",
+                            'check the path, or pass "demo" for the bundled set'),
+    "traversal is only a missing file": (("../../../../../../nowhere/passwd.jsonl",), {}, "no such file", "check the path"),
+    "another type": ((3,), {}, "cannot read preferences from int",
+                     'pass a path, "demo", a data set id, a datasets.Dataset or an iterable of mappings'),
+    "one row": ((PLAIN,), {}, "a single row", "pass a list: [row]"),
+    "no rows": (([],), {}, "no pairs", "check the file"),
+    "text": (([{"text": "a"}],), {}, "no column for the prompt and the chosen and the rejected",
+             'map them: columns={"prompt": "'),
+    "limit": (([PLAIN],), {"limit": 0}, "limit=0", "pass at least 1, or None for all"),
+    "format": (([PLAIN],), {"format": "xml"}, "unknown format 'xml'", "pass one of them, or leave it at 'auto'"),
+    "on_error": (([PLAIN],), {"on_error": "ignore"}, "unknown on_error", 'pass "raise" or "skip"'),
+    "split": (([PLAIN],), {"split": "test"}, "no column 'split'", "leave out split=, or add the column"),
+    "other split": (([{**PLAIN, "split": "train"}],), {"split": "test"}, "no row of split 'test'", "pass split= one of them"),
+    "subset": (([{**PLAIN, "subset": "a"}],), {"subset": "b"}, "no pairs", "check the file, subset= and split="),
+    "role": (([PLAIN],), {"columns": {"answer": "chosen"}}, "columns= does not fit", 'pass columns={"prompt": "'),
+    "column": (([PLAIN],), {"columns": {"chosen": "best"}}, "columns= does not fit", 'pass columns={"prompt": "'),
+    "all rows bad": (([3, 4],), {"on_error": "skip"}, "no pairs", "check the file"),
+    "pairs and rows mixed": (([Pair("a", "b", "c"), PLAIN],), {}, "item 1 is dict", "pass either pairs or mappings"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_of_the_caller(name):
-    args, kwargs, message = MISTAKES[name]
+    args, kwargs, message, fix = MISTAKES[name]
     with pytest.raises(RewardenError, match=message) as caught:
         load_pairs(*args, **kwargs)
-    assert caught.value.fix
+    assert caught.value.fix.startswith(fix)
 
 
 def test_missing_columns_say_what_was_looked_for_and_how_to_map():

@@ -100,7 +100,8 @@ def test_what_is_no_list_of_pairs_is_refused(rm: RewardModel, pairs, what: str) 
     with pytest.raises(RewardenError) as error:
         rm.score(pairs)
     assert error.value.what == what
-    assert error.value.fix
+    assert error.value.fix == ("check the data set, its split, subset and limit" if what.startswith("no pairs") else
+                               "pass rewarden.Pair(prompt=..., chosen=..., rejected=...) objects")
 
 
 def test_an_encoding_error_names_the_pair() -> None:

@@ -81,6 +81,12 @@ def _automatic(lengths: np.ndarray, device: torch.device) -> int:
     return int((padding <= np.maximum(CPU_PADDING, tokens // 8)).cumprod().sum())
 
 
+def same_count(group: np.ndarray, positions: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Rows of a batch that read equally many positions, so that they can be stacked."""
+    counts = np.asarray([len(positions[i]) for i in group])
+    return [group[counts == count] for count in dict.fromkeys(counts.tolist())]
+
+
 def run_groups(groups: list[np.ndarray], run: Callable[[np.ndarray], None],
                progress: Callable[[int], None] | None = None, names: Sequence[int] | np.ndarray | None = None) -> int:
     """Run every group; on out-of-memory halve it and go on. Returns how often memory ran out.

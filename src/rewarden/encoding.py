@@ -142,6 +142,16 @@ class Encoder:
                                 fix="check that the chat template writes assistant messages")
         return self._truncate(encoded)
 
+    def render(self, messages: Sequence[Message]) -> str:
+        """The text of a conversation, as the template (or the recorded fallback) writes it."""
+        return self._render(messages)[0] if self.scheme == "plain" else self._apply_template(messages)
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered conversations, many at once, under the BOS policy; nothing is cut."""
+        rows = self.tokenizer(list(texts), add_special_tokens=self.scheme == "plain", verbose=False)["input_ids"]
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        return [ids[self._leading(np.asarray(ids), bos):] for ids in rows]
+
     def _render(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int, int]]]:
         """Text and, per message content, (start, end, span code)."""
         if self.scheme == "plain":
@@ -251,11 +261,15 @@ class Encoder:
         return tuple(str(name) for name in self.tokenizer.convert_ids_to_tokens(ids.tolist()))
 
     def _apply_bos(self, encoded: Encoded) -> Encoded:
-        bos = getattr(self.tokenizer, "bos_token_id", None)
-        if bos is None or self.bos == "keep" or encoded.length == 0 or encoded.ids[0] != bos:
-            return encoded
-        leading = int(np.argmax(np.append(encoded.ids != bos, True)))
-        return _keep(encoded, np.arange(leading if self.bos == "strip" else leading - 1, encoded.length))
+        dropped = self._leading(encoded.ids, getattr(self.tokenizer, "bos_token_id", None))
+        return _keep(encoded, np.arange(dropped, encoded.length)) if dropped else encoded
+
+    def _leading(self, ids: np.ndarray, bos: int | None) -> int:
+        """How many ids the BOS policy takes from the start."""
+        if bos is None or self.bos == "keep" or len(ids) == 0 or ids[0] != bos:
+            return 0
+        leading = int(np.argmax(np.append(ids != bos, True)))
+        return leading if self.bos == "strip" else leading - 1
 
     def _truncate(self, encoded: Encoded) -> Encoded:
         excess = encoded.length - (self.max_length or encoded.length)

@@ -6,8 +6,10 @@ one forward loop; the wrapped model stays an unmodified transformers module. Ign
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -17,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from rewarden.architecture import Architecture, find_architecture
-from rewarden.batching import Side, pad, plan_batches, run_groups
+from rewarden.batching import Side, pad, plan_batches, run_groups, same_count
 from rewarden.conversation import Conversation, Message, Pair
 from rewarden.encoding import Bos, Encoded, Encoder
 from rewarden.errors import RewardenError
+from rewarden.limits import accepts, probe_ids, token_limit
 from rewarden.readout import Reading, Readout, find_readout
 from rewarden.result import Result
-from rewarden.trace.capture import Capture, Trace
+from rewarden.trace.capture import Capture, Trace, at_positions, whole
 from rewarden.trace.hooks import Tap, evaluating, tapped
 
 if TYPE_CHECKING:
@@ -36,15 +39,12 @@ Progress = Callable[[int], None]
 REMEMBERED = 4096
 """Encoded conversations kept: scoring, tracing and reporting ask for the same ones (a few kB each)."""
 
-
 _locks: WeakKeyDictionary[nn.Module, AbstractContextManager] = WeakKeyDictionary()
 """One lock a module, whoever wraps it: hooks belong to the module, and a second thread's run must not pass through ours."""
 
 
 class RewardModel:
-    """A transformers model with a read-out.
-
-    Usually made by `rewarden.load`. Public methods: `reward`, `score`, `encode`, `trace`.
+    """A transformers model with a read-out, usually made by `rewarden.load`.
 
     Args:
         model: a transformers model in eval mode.
@@ -74,10 +74,10 @@ class RewardModel:
         self.model, self.tokenizer = model.get_base_model() if hasattr(model, "get_base_model") else model, tokenizer  # type: ignore
         model = self.model
         self.name, self.layers = name or type(model).__name__, layers
-        probe = _probe_ids(model)
+        probe = probe_ids(model)
         self.architecture: Architecture = find_architecture(model, probe, layers=layers)
         self.readout: Readout = find_readout(model, tokenizer, self.architecture, readout, probe)
-        self.encoder = Encoder(tokenizer, bos, _max_length(model, tokenizer, max_length), on_overflow,
+        self.encoder = Encoder(tokenizer, bos, token_limit(model, tokenizer, max_length), on_overflow,
                                generation_prompt=self.readout.generation_prompt)
         self.names = self.readout.names
         self.main = self._find_output(output)
@@ -92,12 +92,10 @@ class RewardModel:
             self.health = check_model(self)
 
     def _find_output(self, output: str | None) -> int:
-        if output is None:
-            return 0
-        if output not in self.names:
+        if output is not None and output not in self.names:
             raise RewardenError(f"no scalar is called {output!r}", where="output=", why=f"this model has {list(self.names)}",
                                 fix="choose one of them")
-        return self.names.index(output)
+        return 0 if output is None else self.names.index(output)
 
     def __repr__(self) -> str:
         arch = self.architecture
@@ -107,12 +105,12 @@ class RewardModel:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return next(self.model.parameters()).device
+        return next(self.architecture.embedding.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format of the trunk; read-outs are float32 always."""
-        return next(self.architecture.trunk.parameters()).dtype
+        return next(self.architecture.embedding.parameters()).dtype
 
     @property
     def read_layer(self) -> int:
@@ -137,6 +135,14 @@ class RewardModel:
                 "max_length": self.encoder.max_length or 0, "noise_floor": self.noise_floor, "rewarden": __version__,
                 "torch": str(torch.__version__), "transformers": transformers.__version__}
 
+    def reading(self, readout: Readout) -> RewardModel:
+        """The same model, read in another way: a direction, a probe. Weights and tokenizer are shared; nothing is checked."""
+        other = copy.copy(self)
+        other.readout, other.names, other.main, other.health = readout, readout.names, 0, {}
+        other.encoder = replace(self.encoder, generation_prompt=readout.generation_prompt)
+        other._remembered = {}
+        return other
+
     def encode(self, conversation: Conversation | Sequence[Message]) -> Encoded:
         """Ids and spans of a conversation, as this model is shown it."""
         if isinstance(conversation, Pair):
@@ -151,16 +157,13 @@ class RewardModel:
         return self._remembered[key]
 
     def forward(self, rows: Sequence[Encoded], taps: list[Tap], side: Side = "right", gradients: bool = False) -> None:
-        """One run of the trunk over padded rows with taps open: the only forward loop there is.
-
-        With `gradients` what a tap puts in may require them; the parameters never do.
-        """
+        """A run of the trunk on padded rows: the only forward loop. `gradients`: of what taps put in, never of parameters."""
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
         # masked everywhere, so any id the embedding has will do
         pad_id = pad_id if pad_id < self.architecture.embedding.num_embeddings else 0  # type: ignore[operator]
         inputs = pad(rows, pad_id, self.device, side)
         trunk = self.architecture.trunk
-        if "position_ids" in inputs and not _accepts(trunk, "position_ids"):
+        if "position_ids" in inputs and not accepts(trunk, "position_ids"):
             del inputs["position_ids"]
         extra = {"use_cache": False} if hasattr(getattr(trunk, "config", None), "use_cache") else {}
         with self.lock, evaluating(self.model, gradients), tapped(taps):
@@ -175,31 +178,17 @@ class RewardModel:
             sites: names out of `rewarden.trace.capture.SITES`.
             positions: per row, the positions to keep (equal in number); None keeps all (equal lengths only).
         """
-        width = max(row.length for row in rows)
         if positions is None:
-            index, kept = None, [np.arange(row.length) for row in rows]
+            kept, keep = [np.arange(row.length) for row in rows], whole
         else:
-            kept = [np.asarray(p) for p in positions]
+            kept, width = [np.asarray(p) for p in positions], max(row.length for row in rows)
             shift = [0 if side == "right" else width - row.length for row in rows]
-            index = torch.as_tensor(np.stack([p + s for p, s in zip(kept, shift, strict=True)]), device=self.device)
-
-        def keep(hidden: Tensor) -> Tensor:
-            if index is None:
-                return hidden
-            if len(hidden) == 1 and len(rows) > 1:
-                flat = hidden.shape[1] > width  # some MLPs see [batch·T, d]; learned positions are looked up once for all
-                hidden = hidden.reshape(len(rows), width, -1) if flat else hidden.expand(len(rows), -1, -1)
-            return hidden[torch.arange(len(rows), device=hidden.device)[:, None], index]
-
+            index = np.stack([p + s for p, s in zip(kept, shift, strict=True)])
+            keep = at_positions(torch.as_tensor(index, device=self.device), width)
         store = Capture(self.architecture, sites, keep, layers)
         self.forward(rows, store.taps(), side)
         which = list(range(self.architecture.n_layers)) if layers is None else list(layers)
-
-        def of_row(values: list[Tensor], i: int) -> list[Tensor]:
-            return [value[i if len(value) > 1 else 0] for value in values]
-
-        return [Trace(row, kept[i], which, self.architecture.n_heads, {s: of_row(v, i) for s, v in store.kept.items()})
-                for i, row in enumerate(rows)]
+        return [Trace(row, kept[i], which, self.architecture.n_heads, store.of_row(i)) for i, row in enumerate(rows)]
 
     def traces(self, rows: Sequence[Encoded], sites: Sequence[str], consume: Callable[[np.ndarray, list[Trace]], None], *,
                layers: Sequence[int] | None = None, batch_size: BatchSize = "auto", progress: Progress | None = None,
@@ -215,10 +204,9 @@ class RewardModel:
         positions = [self.readout.read(row).positions for row in rows]
 
         def run(group: np.ndarray) -> None:
-            ready = []
-            for block in _same_count(group, positions):
-                ready.append((block, self.capture([rows[i] for i in block], sites, [positions[i] for i in block], layers,
-                                                  side)))
+            # all are run before any is handed over: a group that runs out of memory starts again in halves
+            ready = [(block, self.capture([rows[i] for i in block], sites, [positions[i] for i in block], layers, side))
+                     for block in same_count(group, positions)]
             for block, traces in ready:
                 consume(block, traces)
 
@@ -290,25 +278,23 @@ class RewardModel:
 
         Example:
             >>> import rewarden as rw
-            >>> pair = rw.Pair(prompt="Hi", chosen="Hello!", rejected="Go away.")
-            >>> trace = rw.load().trace(pair.conversations[0], ["resid_post", "z"])
+            >>> trace = rw.load().trace(rw.Pair("Hi", "Hello!", "Go away.").conversations[0], ["resid_post", "z"])
             >>> trace["resid_post"].shape[0] == trace["z"].shape[0]
             True
         """
         row = conversation if isinstance(conversation, Encoded) else self.encode(conversation)
-        if isinstance(positions, str):
-            wanted = None if positions == "all" else [self.readout.read(row).positions]
-        else:
-            wanted = [np.asarray(positions)]
-        return self.capture([row], sites, wanted)[0]
+        if isinstance(positions, str) and positions == "all":
+            return self.capture([row], sites)[0]
+        wanted = self.readout.read(row).positions if isinstance(positions, str) else np.asarray(positions)
+        return self.capture([row], sites, [wanted])[0]
 
     def base(self, conversation: Conversation | Sequence[Message] | Encoded, sites: Sequence[str] = ()) -> BaseRun:
         """Run a conversation once and keep what edits of it need.
 
         Args:
             conversation: a conversation, messages, or an `Encoded`.
-            sites: kinds to keep besides the residual stream ("attn_out", "mlp_out", "z", "q", ...): an edit that puts there
-                what is there already is then recognised, and costs nothing.
+            sites: kinds to keep besides the residual stream ("attn_out", "z", "q", ...); an edit that puts there what is
+                there already then costs nothing.
         """
         return self.bases([conversation], sites)[0]
 
@@ -345,55 +331,10 @@ class RewardModel:
 
         Example:
             >>> import rewarden as rw
-            >>> rm, pair = rw.load(), rw.Pair("Hi", "Hello!", "Go away.")
-            >>> base = rm.base(pair.conversations[0])
-            >>> other = rm.base(pair.conversations[1]).activation("resid_post", rm.architecture.n_layers - 1)[-1]
-            >>> swapped = rm.edit(base, [rw.Edit(rw.Site("resid_post", rm.architecture.n_layers - 1, -1), other)])
-            >>> bool(abs(swapped[0, 0] - rm.reward([pair.conversations[1]])[0, 0]) < 1e-4)
+            >>> rm, (chosen, rejected) = rw.load(), rw.Pair("Hi", "Hello!", "Go away.").conversations
+            >>> last = rw.Site("resid_post", rm.architecture.n_layers - 1, -1)
+            >>> swapped = rm.edit(chosen, [rw.Edit(last, rm.base(rejected).activation("resid_post", last.layer)[-1])])
+            >>> bool(abs(swapped[0, 0] - rm.reward([rejected])[0, 0]) < 1e-4)
             True
         """
         return self.plan(base, edits).run(progress).values.cpu().numpy()
-
-
-def _same_count(group: np.ndarray, positions: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Rows of a batch that read equally many positions, so that they can be stacked."""
-    counts = np.asarray([len(positions[i]) for i in group])
-    return [group[counts == count] for count in dict.fromkeys(counts.tolist())]
-
-
-def _accepts(trunk: nn.Module, argument: str) -> bool:
-    import inspect
-
-    return argument in inspect.signature(trunk.forward).parameters
-
-
-def _max_length(model: nn.Module, tokenizer: Any, asked: int | None) -> int | None:
-    """The longest sequence to encode: what was asked for, or the smaller of the model's and the tokenizer's limit."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config  # type: ignore
-    stated = [getattr(config, n, None) for n in ("max_position_embeddings", "n_positions", "max_seq_len")]
-    table = _position_table(model, [value for value in stated if isinstance(value, int)])
-    if asked is not None:
-        if asked < 1 or (table is not None and asked > table):
-            why = f"the model has learned positions for {table} tokens" if asked > 0 else "it must be positive"
-            raise RewardenError(f"max_length={asked}", where="max_length=", why=why, fix="choose a limit it can take")
-        return asked
-    # tokenizers without a limit say 1e30
-    known = [value for value in [*stated, table, getattr(tokenizer, "model_max_length", None)]
-             if isinstance(value, int) and 0 < value < 10**9]
-    return min(known) if known else None
-
-
-def _position_table(model: nn.Module, stated: list[int]) -> int | None:
-    """Tokens a learned position table has room for (some start after a padding row), None where positions are computed."""
-    for name, module in model.named_modules():
-        positions = "position" in name or name.endswith(("wpe", "pos_emb"))
-        if positions and isinstance(module, nn.Embedding) and any(0 <= module.num_embeddings - n <= 8 for n in stated):
-            start = 0 if module.padding_idx is None else module.padding_idx + 1
-            return min(module.num_embeddings - start, *stated)
-    return None
-
-
-def _probe_ids(model: nn.Module) -> Tensor:
-    """A few distinct ordinary ids that every vocabulary has, clear of the special ones at its start."""
-    size = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    return torch.tensor([(7 + 31 * i) % max(8, size - 4) + 3 for i in range(9)]).clamp_max(size - 1)

@@ -150,13 +150,15 @@ def test_pairs_are_of_equal_and_unequal_lengths() -> None:
         assert sum(a != b for a, b in zip(pair.chosen.split(), pair.rejected.split(), strict=True)) == 1
 
 
-@pytest.mark.parametrize(("call", "what"), [
-    (lambda: decisive_head(dose=-1), "dose=-1"), (lambda: decisive_head(dose=float("inf")), "dose=inf"),
-    (lambda: decisive_head(dose=float("nan")), "dose=nan"), (lambda: organism_of(0).pairs(0), "0 pairs")])
-def test_impossible_requests_are_refused(call, what: str) -> None:
+@pytest.mark.parametrize(("call", "what", "fix"), [
+    (lambda: decisive_head(dose=-1), "dose=-1", "give a number from 0 on; 0.5 is the default"),
+    (lambda: decisive_head(dose=float("inf")), "dose=inf", "give a number from 0 on; 0.5 is the default"),
+    (lambda: decisive_head(dose=float("nan")), "dose=nan", "give a number from 0 on; 0.5 is the default"),
+    (lambda: organism_of(0).pairs(0), "0 pairs", "ask for at least one")])
+def test_impossible_requests_are_refused(call, what: str, fix: str) -> None:
     with pytest.raises(RewardenError, match=what) as error:
         call()
-    assert error.value.fix
+    assert error.value.fix == fix
 
 
 def swept(organism: Organism, n: int = 6) -> np.ndarray:

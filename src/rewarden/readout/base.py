@@ -64,12 +64,15 @@ class Readout(ABC):
         norm: final norm applied before the head (identity for a raw residual).
         layer: None to read the last layer's residual, l to read resid_post[l].
         generation_prompt: whether the conversation ends with an opened assistant turn (judges).
+        reads_ids: whether what is read depends on the response's tokens and not on their number alone (log-probabilities of
+            the response, marked steps).
     """
 
     names: tuple[str, ...] = ("score",)
     norm: Norm
     layer: int | None = None
     generation_prompt: bool = False
+    reads_ids: bool = False
 
     def messages(self, conversation: Conversation) -> Sequence[Message]:
         """The messages the model is shown; judges wrap the conversation in their question."""

@@ -106,6 +106,7 @@ class HeadEnsemble(Readout):
                                 where="HeadEnsemble", fix="give at least one head; reduce by 'mean', 'min' or 'quantile' "
                                 "with 0 <= q <= 1")
         self.norm = self.members[0].norm
+        self.reads_ids = any(member.reads_ids for member in self.members)
         self.names = ("score", *(f"member_{i}.{n}" for i, member in enumerate(self.members) for n in member.names))
 
     def read(self, encoded: Encoded) -> Reading:

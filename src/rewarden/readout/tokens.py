@@ -57,6 +57,7 @@ class TokenHead(Readout):
         if wrong:
             raise RewardenError(f"impossible options of a token head: {', '.join(f'{n}={getattr(self, n)!r}' for n in wrong)}",
                                 where="TokenHead", fix="; ".join(f"{n} is one of {v}" for n, v in wrong.items()))
+        self.reads_ids = self.where == "steps"
 
     def read(self, encoded: Encoded) -> Reading:
         """Step ends, response tokens, or the last token."""
@@ -178,6 +179,7 @@ class ImplicitHead(Readout):
     end_token: int | None = None
     transform: Callable[[Tensor], Tensor] | None = None
     names: tuple[str, ...] = ("score",)
+    reads_ids: bool = field(default=True, init=False, repr=False)
     _memory: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def read(self, encoded: Encoded) -> Reading:

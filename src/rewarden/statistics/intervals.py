@@ -144,7 +144,8 @@ def wilson(successes: Any, n: Any, level: float = 0.95) -> Interval:
     """
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64))
     if not ((k >= 0) & (k <= n)).all():
-        raise RewardenError("a share needs 0 ≤ successes ≤ n", where="wilson", why=f"successes={successes!r}, n={n!r}")
+        raise RewardenError("a share needs 0 ≤ successes ≤ n", where="wilson", why=f"successes={successes!r}, n={n!r}",
+                            fix="give the number of successes first, then that of trials")
     _check_options(level, 1, "percentile")
     z = special.ndtri(0.5 + level / 2)
     some = np.where(n > 0, n, 1)

@@ -67,7 +67,8 @@ def content_clusters(texts: Iterable[str | Sequence[str]]) -> np.ndarray:
 def cluster_codes(values: np.ndarray, clusters: Any) -> np.ndarray:
     """Cluster number of each item [n]; without clusters every item is one."""
     if values.ndim == 0:
-        raise RewardenError("this needs values over items", where="values", why="got one number")
+        raise RewardenError("this needs values over items", where="values", why="got one number",
+                            fix="pass an array whose first axis is the items")
     if clusters is None:
         return np.arange(len(values))
     codes = np.unique(np.asarray(clusters), return_inverse=True)[1].ravel()

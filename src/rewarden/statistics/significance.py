@@ -140,7 +140,8 @@ def permutation_test(x: Any, y: Any, statistic: Callable[..., Any] = _mean_diffe
     n, missing = sum(map(len, kept)), sum(map(len, sides)) - sum(map(len, kept))
     if not all(map(len, kept)):
         raise RewardenError("a permutation test needs values in both samples",
-                            why=f"{len(kept[0])} and {len(kept[1])} finite values")
+                            why=f"{len(kept[0])} and {len(kept[1])} finite values",
+                            fix="leave this comparison out, or look at why the values are not finite")
     found = stats.permutation_test(kept, statistic, permutation_type="independent", vectorized=True,
                                    n_resamples=n_resamples, alternative=alternative, rng=np.random.default_rng(seed))
     exact = math.comb(n, len(kept[0])) <= n_resamples
@@ -194,5 +195,6 @@ def benjamini_hochberg(p: Any) -> np.ndarray:
 def _p_values(p: Any) -> np.ndarray:
     p = np.asarray(p, dtype=np.float64)
     if p.ndim != 1 or ((p < 0) | (p > 1)).any():
-        raise RewardenError("p values are numbers from 0 to 1 in one row", why=f"got shape {p.shape}: {p!r:.80}")
+        raise RewardenError("p values are numbers from 0 to 1 in one row", why=f"got shape {p.shape}: {p!r:.80}",
+                            fix="pass p.ravel(), with NaN where nothing was tested")
     return p

@@ -25,6 +25,24 @@ Keep = Callable[[Tensor], Tensor]
 """What of a hidden state [batch, T, d] is kept (all of it, or some positions of each row)."""
 
 
+def whole(hidden: Tensor) -> Tensor:
+    """Keeps all of it."""
+    return hidden
+
+
+def at_positions(positions: Tensor, width: int) -> Keep:
+    """Keeps [batch, P, d]: of each row of a batch padded to `width`, its own positions, int64 [batch, P]."""
+    count = len(positions)
+
+    def keep(hidden: Tensor) -> Tensor:
+        if len(hidden) == 1 and count > 1:
+            flat = hidden.shape[1] > width  # some MLPs see [batch·T, d]; learned positions are looked up once for all
+            hidden = hidden.reshape(count, width, -1) if flat else hidden.expand(count, -1, -1)
+        return hidden[torch.arange(count, device=hidden.device)[:, None], positions]
+
+    return keep
+
+
 @dataclass(eq=False)
 class Capture:
     """Taps that store hidden states of a run.
@@ -52,6 +70,10 @@ class Capture:
             raise RewardenError(f"unknown sites {unknown}", where="sites=", fix=f"use names out of {list(SITES)}")
         self.kept.clear()
         return [tap for site in self.sites for tap in self._taps_of(site)]
+
+    def of_row(self, row: int) -> dict[str, list[Tensor]]:
+        """What was kept of one row of the batch, [P, d] each; what was looked up once for all rows is every row's."""
+        return {site: [value[row if len(value) > 1 else 0] for value in values] for site, values in self.kept.items()}
 
     def _taps_of(self, site: str) -> list[Tap]:
         arch, store = self.architecture, self.kept.setdefault(site, [])
