@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -27,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from harness import plain, sweeps, tables, workloads
+from harness import plain, results, sweeps, tables, workloads
 from harness.limits import limit
 from harness.models import Shape, pair_of, save_model
 from harness.peers import Talk, environment, open_peer
@@ -283,16 +282,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         found = measure(Path(scratch), sizes, repetitions, given.peer == "install", say, stack)
     asked = " --smoke" * given.smoke + " --long" * given.long + " --peer none" * (given.peer == "none")
-    found = {"benchmark": "patching", "command": f"python benchmarks/patching.py --repetitions {repetitions}{asked}",
-             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **found}
-    text = tables.page(found)
-    print(text)
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        stem = f"patching-{time.strftime('%Y-%m-%d', time.gmtime())}-cpu"
-        numbers = json.dumps(found, indent=1, ensure_ascii=False)
-        (given.out / f"{stem}.json").write_text(f"{numbers}\n", encoding="utf-8")
-        (given.out / f"{stem}.md").write_text(text, encoding="utf-8")
+    found = results.record("patching", f" --repetitions {repetitions}{asked}", found)
+    results.tell(found, "patching-DATE-cpu", given.out, tables.page)
 
 
 if __name__ == "__main__":

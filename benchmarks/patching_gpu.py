@@ -9,14 +9,13 @@ sizes anywhere. Ignorant of how the work is done.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness import sweeps
+from harness import results, sweeps
 from harness.models import Shape, random_model, tokenizer
 from harness.sweeps import Runs
 from harness.timing import machine
@@ -86,15 +85,10 @@ def main() -> None:
         print("not measured: there is no CUDA device here")
         return
     shape, tokens = (SMALL, FEW) if given.smoke else (LARGE, TOKENS)
-    found = {"benchmark": "patching_gpu", "command": f"python benchmarks/patching_gpu.py{' --smoke' * given.smoke}",
-             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine(),
-             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "shape": asdict(shape), "tokens": tokens,
-             **measure(shape, tokens, device)}
-    text = json.dumps(found, indent=1)
-    print(text)
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"patching-gpu-{time.strftime('%Y-%m-%d', time.gmtime())}.json").write_text(f"{text}\n", encoding="utf-8")
+    facts = {"machine": machine(), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+             "shape": asdict(shape), "tokens": tokens}
+    found = results.record("patching_gpu", " --smoke" * given.smoke, facts | measure(shape, tokens, device))
+    results.tell(found, "patching-gpu-DATE", given.out)
 
 
 if __name__ == "__main__":

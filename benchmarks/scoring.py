@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from harness import tables, workloads
+from harness import results, tables, workloads
 from harness.models import Sizes, conversations, described, pair_of, save_model
 from harness.peers import Talk, environment, peer_python, talking_to
 from harness.timing import CLOCKS, Row, Seconds, interleave, load_average, machine, ratio_row, timed
@@ -193,16 +192,8 @@ def main() -> None:
             with talking_to(peer_command(folder, paired)) as peer:
                 found = measure(folder, sizes, repetitions, paired, peer, say)
     asked = " --smoke" * given.smoke + " --peer none" * (given.peer == "none")
-    found = {"benchmark": "scoring", "command": f"python benchmarks/scoring.py --repetitions {repetitions}{asked}",
-             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), **found}
-    text = tables.page(found)
-    print(text)
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        stem = f"scoring-{time.strftime('%Y-%m-%d', time.gmtime())}-cpu"
-        numbers = json.dumps(found, indent=1, ensure_ascii=False)
-        (given.out / f"{stem}.json").write_text(f"{numbers}\n", encoding="utf-8")
-        (given.out / f"{stem}.md").write_text(text, encoding="utf-8")
+    found = results.record("scoring", f" --repetitions {repetitions}{asked}", found)
+    results.tell(found, "scoring-DATE-cpu", given.out, tables.page)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ SMALL = ("--dataset", "pairs.jsonl", "--resamples", "200")
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch, demo, tmp_path):
     """Load the model once for all verbs, and work in an empty folder."""
-    for name in ("patch", "paths", "agreement", "flip"):
-        monkeypatch.setattr(f"rewarden.cli.{name}.model_of", lambda load, quiet: demo)
+    monkeypatch.setattr("rewarden.cli.inputs.model_of", lambda load, quiet: demo)
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, "id": pair.id} for pair in PAIRS]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -75,7 +74,7 @@ def test_the_table_of_patch_shows_the_largest_cells(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["site", "mean", "effect", "low", "high", "adjusted", "p", "*"]
     assert [line.split()[0].startswith("mlp_out.") for line in lines[2:4]] == [True, True]
-    assert lines[4].startswith("2 of 6 cells; * differs from zero, as 0 cells do at a false discovery rate of 5 %")
+    assert lines[4].startswith("2 of 6 cells; * differs from zero, as 0 of 0 tested cells do at a false discovery rate of 5 %")
 
 
 def test_a_stopped_patch_goes_on_where_it_was(capsys, monkeypatch):

@@ -8,22 +8,23 @@ import inspect
 import itertools
 import subprocess
 import sys
+import typing
 
 import pytest
 
 from rewarden import RewardenError, options
-from rewarden.options import AuditOptions, DataOptions, LensOptions, LoadOptions, ScoreOptions, resolve
+from rewarden.options import AuditOptions, DataOptions, EstimateOptions, LensOptions, LoadOptions, ScoreOptions, resolve
 
 CLASSES = [value for value in vars(options).values() if dataclasses.is_dataclass(value) and isinstance(value, type)]
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_field_has_one_sentence(cls):
-    body = ast.parse(inspect.getsource(cls)).body[0].body
     documented = {}
-    for field, after in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-            documented[field.target.id] = ast.literal_eval(after.value)
+    for base in reversed(cls.__mro__[:-1]):  # what is said of an inherited field holds, until it is said anew
+        for field, after in itertools.pairwise(ast.parse(inspect.getsource(base)).body[0].body):
+            if isinstance(field, ast.AnnAssign):
+                documented[field.target.id] = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
     assert set(documented) == {field.name for field in dataclasses.fields(cls)}
     assert [text for text in documented.values() if not text.endswith(".") or "\n" in text] == []
 
@@ -33,6 +34,18 @@ def test_frozen_and_default_constructible(cls):
     assert cls() == cls()
     with pytest.raises(dataclasses.FrozenInstanceError):
         cls().level = 1
+
+
+WORDS = [(cls, field.name) for cls in CLASSES for field in dataclasses.fields(cls)
+         if str(field.type).startswith("Literal") and not str(field.type).endswith("None")]
+
+
+@pytest.mark.parametrize(("cls", "name"), WORDS, ids=lambda value: getattr(value, "__name__", value))
+def test_another_word_than_the_choices_is_refused(cls, name):
+    with pytest.raises(RewardenError, match=f"{name}='another'") as error:
+        cls(**{name: "another"})
+    words = typing.get_args(typing.get_type_hints(cls)[name])
+    assert error.value.why == f"{name} must be one of {', '.join(words)}"
 
 
 @pytest.mark.parametrize(("make", "named"), [
@@ -46,6 +59,7 @@ def test_frozen_and_default_constructible(cls):
     (lambda: LensOptions(level=1.0, resamples=1, seed=-1), ["level", "resamples", "seed"]),
     (lambda: AuditOptions(lens_pairs=1), ["lens_pairs=1", "two pairs"]),
     (lambda: AuditOptions(patch_pairs=1), ["patch_pairs=1", "two pairs"]),
+    (lambda: EstimateOptions(sites="q5", alpha=1, method="magic", steps=0), ["sites=('q5',)", "alpha=1", "magic", "steps=0"]),
 ])
 def test_impossible_options_are_named_together(make, named):
     with pytest.raises(RewardenError) as error:

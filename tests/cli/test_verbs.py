@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.patching.by_hand import model_of
 
 import rewarden
 from rewarden import Pair
 from rewarden import score_runs as scoring
-from rewarden.cli import inputs, main
+from rewarden.cli import main
 from rewarden.cli.terminal import FAILED, INTERRUPTED, OK, QUARANTINED
+from rewarden.edits import backend_of
 from rewarden.preferences import accuracy_table
 from rewarden.store import Run
 
@@ -31,7 +33,7 @@ def rm(demo):
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch, rm, tmp_path):
     """Load the model once for all verbs, and work in an empty folder."""
-    for name in ("score", "lens", "attribute", "models", "audit"):
+    for name in ("score", "models", "audit", "inputs"):
         monkeypatch.setattr(f"rewarden.cli.{name}.model_of", lambda load, quiet: rm)
     monkeypatch.delenv("REWARDEN_RUNS", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -118,14 +120,13 @@ def test_an_interrupted_run_resumes_without_scoring_twice(capsys, monkeypatch, r
     assert found["subsets"][-1]["margin"] == pytest.approx(whole["subsets"][-1]["margin"], abs=1e-6)
 
 
-def test_resume_takes_no_permission_to_run_code_from_the_folder(capsys, monkeypatch):
+def test_resume_takes_no_permission_to_run_code_from_the_folder(capsys, monkeypatch, rm):
     asked = []
     answer(capsys, "score", "--dataset", "pairs.jsonl", "-o", "run")
     record = json.loads(Path("run/run.json").read_text())
     record["config"]["load"]["trust_remote_code"] = True
     Path("run/run.json").write_text(json.dumps(record))
-    real = inputs.model_of
-    monkeypatch.setattr("rewarden.cli.score.model_of", lambda load, quiet: asked.append(load) or real(load, quiet=True))
+    monkeypatch.setattr("rewarden.cli.score.model_of", lambda load, quiet: asked.append(load) or rm)
     answer(capsys, "runs", "resume", "run")
     assert [load.trust_remote_code for load in asked] == [False]
 
@@ -214,6 +215,20 @@ def test_models_inspect_names_read_out_and_self_check(capsys, rm):
         rm.model.config.num_hidden_layers, rm.model.config.hidden_size)
 
 
+@pytest.mark.parametrize(("family", "backend", "reason"), [
+    ("demo", "light cone", ""), ("bert", "resume from the edited layer", "attention is not causal")])
+@pytest.mark.filterwarnings("ignore")
+def test_models_inspect_says_how_edits_run(capsys, monkeypatch, rm, family, backend, reason):
+    asked = rm if family == "demo" else model_of(family)
+    monkeypatch.setattr("rewarden.cli.models.model_of", lambda load, quiet: asked)
+    found = answer(capsys, "models", "inspect")["edits"]
+    assert found == {"backend": backend, "reason": reason, "deviation": backend_of(asked).error}
+    assert found["deviation"] < 1e-4
+    assert main(["models", "inspect"]) == OK
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith("edits run by")]
+    assert line.removeprefix("edits run by").strip() == (f"{backend}: {reason}" if reason else backend)
+
+
 def test_runs_list_show_and_verify(capsys):
     answer(capsys, "score", "--dataset", "pairs.jsonl", "-o", "runs/a")
     answer(capsys, "lens", "--dataset", "pairs.jsonl", "-o", "runs/b", "--resamples", "200")
@@ -249,18 +264,18 @@ def test_audit_and_report_write_the_same_findings(capsys):
     assert (again["findings"], again["pairs"]) == (first["findings"], 9)
 
 
-@pytest.mark.parametrize(("argv", "says"), [
-    (["score", "--dataset", "absent.jsonl"], "absent.jsonl"),
-    (["export", "absent"], "holds no run"),
-    (["runs", "show", "absent"], "holds no run"),
-    (["report"], "no run folder is named"),
-    (["score", "--dataset", "pairs.jsonl", "--subset", "none"], "no pairs"),
-    (["score", "--dataset", "pairs.jsonl", "--columns", "prompt=question"], "columns="),
+@pytest.mark.parametrize(("argv", "says", "fix"), [
+    (["score", "--dataset", "absent.jsonl"], "absent.jsonl", "check the path"),
+    (["export", "absent"], "holds no run", "check the folder name; "),
+    (["runs", "show", "absent"], "holds no run", "check the folder name; "),
+    (["report"], "no run folder is named", "rewarden report RUN; `rewarden runs list` shows them"),
+    (["score", "--dataset", "pairs.jsonl", "--subset", "none"], "no pairs", "check the file, subset= and split="),
+    (["score", "--dataset", "pairs.jsonl", "--columns", "prompt=question"], "columns=", 'pass columns={"prompt": '),
 ])
-def test_bad_input_is_one_error_with_a_fix(capsys, argv, says):
+def test_bad_input_is_one_error_with_a_fix(capsys, argv, says, fix):
     error = answer(capsys, *argv, code=FAILED)["error"]
     assert says in error["what"]
-    assert error["fix"] != ""
+    assert error["fix"].startswith(fix)
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewarden.cli.flags import Agreement, Data, Load, Output, OutputOptions, with_model
+from rewarden.cli.flags import Agreement, Data, Load, Output, OutputOptions
 from rewarden.cli.folders import finished, named_run
-from rewarden.cli.inputs import model_of, pairs_of, readable
+from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, progress, table
 from rewarden.options import AgreementOptions, DataOptions, LoadOptions
 
@@ -29,10 +29,7 @@ def agreement(model: str | None = None, /, *, load: Load = LoadOptions(), data: 
     from rewarden.patching.agreement import agreement as compare
     from rewarden.report.effects import correlation_rows
 
-    load = with_model(load, model)
-    pairs = pairs_of(data)
-    rm = model_of(load, quiet=output.quiet)
-    pairs = readable(rm, pairs)
+    load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
     run = named_run("agreement", rm, pairs, {"load": load, "data": data, "agreement": options}, output.output_dir)
     with progress(f"comparing in {rm.name}", len(pairs), quiet=output.quiet) as advance:
         result = compare(rm, pairs, options=options, progress=advance)

@@ -28,6 +28,7 @@ VERBS = {
     "paths": "Which part of the model acts on which?",
     "agreement": "Does attribution predict causal effects?",
     "flip": "How few edits turn a preference?",
+    "tokens": "What does it love and hate? Every token of the vocabulary scored as the response.",
     "audit": "Everything that can be asked of a reward model, in one offline HTML report.",
     "report": "Write the report of finished runs again.",
     "export": "Write the rows of a run in the format of another tool.",
@@ -58,7 +59,8 @@ def build() -> App:
     app = App(name="rewarden", version=__version__, help="Open a reward model: what it rewards, where, and how sure.",
               help_format="plaintext", help_epilogue=EPILOGUE, suppress_keyboard_interrupt=False)
     for verb, text in VERBS.items():
-        app.command(f"rewarden.cli.{verb}:{verb}", name=verb, help=text, sort_key=list(VERBS).index(verb))
+        module = verb.replace("-", "_")
+        app.command(f"rewarden.cli.{module}:{module}", name=verb, help=text, sort_key=list(VERBS).index(verb))
     for group, (text, verbs) in GROUPS.items():
         sub = App(name=group, help=text, help_format="plaintext", sort_key=len(VERBS))
         for verb, verb_text in verbs.items():

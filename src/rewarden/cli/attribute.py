@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewarden.cli.flags import Attribute, Data, Load, Output, OutputOptions, with_model
-from rewarden.cli.folders import keep
-from rewarden.cli.inputs import model_of, pairs_of, readable
+from rewarden.cli.flags import Attribute, Data, Load, Output, OutputOptions
+from rewarden.cli.folders import finished, named_run
+from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, plain, table
 from rewarden.options import AttributeOptions, DataOptions, LoadOptions
 
@@ -27,10 +27,8 @@ def attribute(model: str | None = None, /, *, load: Load = LoadOptions(), data: 
     """
     import rewarden
 
-    load = with_model(load, model)
-    pairs = pairs_of(data)
-    rm = model_of(load, quiet=output.quiet)
-    pairs = readable(rm, pairs)
+    load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
+    run = named_run("attribute", rm, pairs, {"load": load, "data": data, "attribute": options}, output.output_dir)
     result = rewarden.attribute(rm, pairs, options=options)
     ledger = ledger_of(result)
     worst = float(np.abs(result.data["completeness_error"].values).max())
@@ -40,11 +38,7 @@ def attribute(model: str | None = None, /, *, load: Load = LoadOptions(), data: 
     title = f"Contribution to the margin, {rm.name} on {len(pairs)} pairs"
     view: list[RenderableType] = [table(title, ("component", "mean", "low", "high"), rows),
             line(f"{len(shown)} of {len(ledger)} components; together they are the reward within {worst:.1e} of it")]
-    folder = keep("attribute", rm, pairs, {"load": load, "data": data, "attribute": options}, output.output_dir, result)
-    if folder:
-        found["run"] = folder
-        view.append(line(f"kept in {folder}"))
-    return Outcome(found, view)
+    return finished(run, result, found, view)
 
 
 def ledger_of(result: Result) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rewarden.cli.flags import Data, Flip, Load, Output, OutputOptions, with_model
+from rewarden.cli.flags import Data, Flip, Load, Output, OutputOptions
 from rewarden.cli.folders import finished, named_run
-from rewarden.cli.inputs import model_of, pairs_of, readable
+from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, number, plain, progress, table
 from rewarden.options import DataOptions, FlipOptions, LoadOptions
 
@@ -34,10 +34,7 @@ def flip(model: str | None = None, /, *, load: Load = LoadOptions(), data: Data 
     """
     from rewarden.patching.flips import flip as turn
 
-    load = with_model(load, model)
-    pairs = pairs_of(data)
-    rm = model_of(load, quiet=output.quiet)
-    pairs = readable(rm, pairs)
+    load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
     run = named_run("flip", rm, pairs, {"load": load, "data": data, "flip": options}, output.output_dir)
     with progress(f"turning preferences of {rm.name}", len(pairs), quiet=output.quiet) as advance:
         result = turn(rm, pairs, options=options, progress=advance)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 OPTIONS = {"load": o.LoadOptions, "data": o.DataOptions, "score": o.ScoreOptions, "lens": o.LensOptions,
            "attribute": o.AttributeOptions, "patch": o.PatchOptions, "paths": o.PathOptions, "agreement": o.AgreementOptions,
-           "flip": o.FlipOptions}
+           "flip": o.FlipOptions, "scan": o.ScanOptions}
 
 
 def runs_root() -> Path:
@@ -64,16 +64,6 @@ def named_folder(verb: str, rm: RewardModel, pairs: Sequence[Pair]) -> Path:
 
     digest = hashlib.sha256(json.dumps(identity_of(rm, pairs), sort_keys=True).encode()).hexdigest()[:8]
     return runs_root() / f"{verb}-{_slug(rm.name)}-{digest}"
-
-
-def keep(verb: str, rm: RewardModel, pairs: Sequence[Pair], chosen: dict[str, Any], folder: str | None,
-         result: Result) -> str | None:
-    """Store a Result in the run folder the caller named, if any; returns that folder."""
-    if folder is None:
-        return None
-    run = open_run(verb, rm, pairs, chosen, folder, resume=True)
-    run.save_result(result)
-    return str(run.path)
 
 
 def named_run(verb: str, rm: RewardModel, pairs: Sequence[Pair], chosen: dict[str, Any], folder: str | None) -> Run | None:

@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rewarden.cli.flags import with_model
 from rewarden.cli.terminal import say
 from rewarden.options import DataOptions, LoadOptions
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 
     from rewarden.conversation import Pair
     from rewarden.reward_model import RewardModel
+
+
+def asked_of(model: str | None, load: LoadOptions, data: DataOptions, *, quiet: bool
+             ) -> tuple[LoadOptions, RewardModel, list[Pair]]:
+    """What a verb is about: load options that name the model, the model, and the pairs that it can be shown.
+
+    Pairs are read first, so that a mistake in them is told before anyone waits for a model.
+    """
+    load = with_model(load, model)
+    pairs = pairs_of(data)
+    rm = model_of(load, quiet=quiet)
+    return load, rm, readable(rm, pairs)
 
 
 def model_of(load: LoadOptions, *, quiet: bool) -> RewardModel:

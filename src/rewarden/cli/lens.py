@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewarden.cli.flags import Data, Lens, Load, Output, OutputOptions, with_model
-from rewarden.cli.folders import keep
-from rewarden.cli.inputs import model_of, pairs_of, readable
+from rewarden.cli.flags import Data, Lens, Load, Output, OutputOptions
+from rewarden.cli.folders import finished, named_run
+from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, number, table
 from rewarden.options import DataOptions, LensOptions, LoadOptions
 
@@ -27,10 +27,8 @@ def lens(model: str | None = None, /, *, load: Load = LoadOptions(), data: Data 
     """
     import rewarden
 
-    load = with_model(load, model)
-    pairs = pairs_of(data)
-    rm = model_of(load, quiet=output.quiet)
-    pairs = readable(rm, pairs)
+    load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
+    run = named_run("lens", rm, pairs, {"load": load, "data": data, "lens": options}, output.output_dir)
     result = rewarden.reward_lens(rm, pairs, options=options)
     found = {"model": rm.name, "pairs": len(pairs), "layers": layers_of(result), **crystallization_of(result)}
     rows = [(layer["layer"], *(layer[name] for name in CURVES)) for layer in found["layers"]]
@@ -39,11 +37,7 @@ def lens(model: str | None = None, /, *, load: Load = LoadOptions(), data: Data 
     view: list[RenderableType] = [table(title, ("layer", "mean margin", "low", "high", "accuracy"), rows),
             line(f"half of the final margin is first reached at layer {number(first['median'])} and for good at layer "
                  f"{number(stable['median'])} (medians; undefined for {stable['undefined']} of {len(pairs)} pairs)")]
-    folder = keep("lens", rm, pairs, {"load": load, "data": data, "lens": options}, output.output_dir, result)
-    if folder:
-        found["run"] = folder
-        view.append(line(f"kept in {folder}"))
-    return Outcome(found, view)
+    return finished(run, result, found, view)
 
 
 def layers_of(result: Result) -> list[dict[str, Any]]:

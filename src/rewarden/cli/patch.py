@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewarden.cli.flags import Data, Load, Output, OutputOptions, Patch, with_model
+from rewarden.cli.flags import Data, Load, Output, OutputOptions, Patch
 from rewarden.cli.folders import finished, named_run
-from rewarden.cli.inputs import model_of, pairs_of, readable
+from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, progress, table
 from rewarden.options import DataOptions, LoadOptions, PatchOptions
 
@@ -34,10 +34,7 @@ def patch(model: str | None = None, /, *, load: Load = LoadOptions(), data: Data
     """
     from rewarden.patching.sweep import patch as sweep
 
-    load = with_model(load, model)
-    pairs = pairs_of(data)
-    rm = model_of(load, quiet=output.quiet)
-    pairs = readable(rm, pairs)
+    load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
     run = named_run("patch", rm, pairs, {"load": load, "data": data, "patch": options}, output.output_dir)
     folder = None if run is None else run.path / "pairs"
     try:
@@ -57,11 +54,11 @@ def told(result: Result, name: str, top: int, alpha: float) -> tuple[dict[str, A
 
     cells = cell_rows(result)
     n, facts = result.data.sizes["pair"], result.provenance
-    marked = int(cells["marked"].sum())
+    marked, tests = int(cells["marked"].sum()), int(result.data["tests"])
     found = {"model": name, "pairs": n, **{key: facts[key] for key in ("mode", "positions", "alignment", "forwards", "edits",
                                                                       "backend")},
              "margin": float(result.data["margin"].mean()), "noise_floor": result.noise_floor, "marked": marked,
-             "cells": cells.to_dict("records"), "warnings": list(result.warnings)}
+             "tests": tests, "cells": cells.to_dict("records"), "warnings": list(result.warnings)}
     shown = cells.head(top)
     where = ("position",) if "position" in cells else ()
     rows = [(cell_name(row["site"], row["layer"], row["head"]), *(row[key] for key in (*where, *COLUMNS[:-1])),
@@ -69,8 +66,8 @@ def told(result: Result, name: str, top: int, alpha: float) -> tuple[dict[str, A
     title = f"Effect on the reward of {name}: {facts['mode']}, {n} pairs, mean margin {found['margin']:.4g}"
     view: list[RenderableType] = [
         table(title, ("site", *where, "mean effect", "low", "high", "adjusted p", "*"), rows),
-        line(f"{len(shown)} of {len(cells)} cells; * differs from zero, as {marked} cells do at a false discovery rate of "
-             f"{100 * alpha:g} %"),
+        line(f"{len(shown)} of {len(cells)} cells; * differs from zero, as {marked} of {tests} tested cells do at a false "
+             f"discovery rate of {100 * alpha:g} %"),
         line(f"{facts['edits']} counterfactuals for the price of {facts['forwards']:.4g} forwards ({facts['backend']}); "
              f"effects up to {result.noise_floor:.1e} are rounding")]
     return found, [*view, *(line(f"note: {text}", "yellow") for text in result.warnings)]

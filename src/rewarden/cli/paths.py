@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewarden.cli.flags import Data, Load, Output, OutputOptions, Paths, with_model
+from rewarden.cli.flags import Data, Load, Output, OutputOptions, Paths
 from rewarden.cli.folders import finished, named_run
-from rewarden.cli.inputs import model_of, pairs_of, readable
+from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, progress, table
 from rewarden.options import DataOptions, LoadOptions, PathOptions
 
@@ -30,10 +30,7 @@ def paths(model: str | None = None, /, *, load: Load = LoadOptions(), data: Data
     """
     from rewarden.patching.paths import patch_paths
 
-    load = with_model(load, model)
-    pairs = pairs_of(data)
-    rm = model_of(load, quiet=output.quiet)
-    pairs = readable(rm, pairs)
+    load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
     run = named_run("paths", rm, pairs, {"load": load, "data": data, "paths": options}, output.output_dir)
     with progress(f"patching paths of {rm.name}", len(pairs), quiet=output.quiet) as advance:
         result = patch_paths(rm, pairs, options=options, progress=advance)
@@ -47,18 +44,18 @@ def told(result: Result, name: str, top: int, alpha: float) -> tuple[dict[str, A
 
     edges = effect_rows(result)
     edges = by_size(edges[edges["mean"].notna()])
-    facts, marked = result.provenance, int(edges["marked"].sum())
+    facts, marked, tests = result.provenance, int(edges["marked"].sum()), int(edges["p_adjusted"].notna().sum())
     found = {"model": name, "pairs": result.data.sizes["pair"],
              **{key: facts[key] for key in ("mode", "positions", "alignment", "forwards", "edits", "backend")},
              "margin": float(result.data["margin"].mean()), "noise_floor": result.noise_floor, "marked": marked,
-             "edges": edges.to_dict("records"), "warnings": list(result.warnings)}
+             "tests": tests, "edges": edges.to_dict("records"), "warnings": list(result.warnings)}
     rows = [(*(row[key] for key in ("sender", "receiver", "mean", "low", "high", "p_adjusted")), "*" if row["marked"] else "")
             for row in edges.head(top).to_dict("records")]
     title = (f"Effect of single connections of {name}: {facts['mode']}, {found['pairs']} pairs, mean margin "
              f"{found['margin']:.4g}")
     view: list[RenderableType] = [
         table(title, ("sender", "receiver", "mean effect", "low", "high", "adjusted p", "*"), rows),
-        line(f"{len(rows)} of {len(edges)} connections; * differs from zero, as {marked} do at a false discovery rate of "
-             f"{100 * alpha:g} %"),
+        line(f"{len(rows)} of {len(edges)} connections; * differs from zero, as {marked} of {tests} tested ones do at a false "
+             f"discovery rate of {100 * alpha:g} %"),
         line(f"{facts['edits']} counterfactuals for the price of {facts['forwards']:.4g} forwards ({facts['backend']})")]
     return found, [*view, *(line(f"note: {text}", "yellow") for text in result.warnings)]

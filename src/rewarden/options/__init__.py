@@ -6,7 +6,10 @@ Ignorant of models and data: nothing here imports a heavy library or touches a f
 
 from rewarden.options.causal import AgreementOptions, EstimateOptions, FlipOptions, PatchOptions, PathOptions
 from rewarden.options.checks import alias, resolve
+from rewarden.options.tokens import SearchOptions
 from rewarden.options.verbs import AttributeOptions, AuditOptions, DataOptions, LensOptions, LoadOptions, ScoreOptions
+from rewarden.options.vocabulary import GREATEST, WORST, ScanOptions
 
-__all__ = ["AgreementOptions", "AttributeOptions", "AuditOptions", "DataOptions", "EstimateOptions", "FlipOptions",
-           "LensOptions", "LoadOptions", "PatchOptions", "PathOptions", "ScoreOptions", "alias", "resolve"]
+__all__ = ["GREATEST", "WORST", "AgreementOptions", "AttributeOptions", "AuditOptions", "DataOptions", "EstimateOptions",
+           "FlipOptions", "LensOptions", "LoadOptions", "PatchOptions", "PathOptions", "ScanOptions", "ScoreOptions",
+           "SearchOptions", "alias", "resolve"]

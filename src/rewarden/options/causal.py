@@ -6,12 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewarden.options.checks import check, interval
+from rewarden.options.checks import check, choices, interval
 
 PATCH_SITES = ("embed", "resid_pre", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v")
-PATCH_MODES = ("noising", "denoising", "zero", "mean", "resample")
-PATCH_POSITIONS = ("read_out", "each", "all")
-PATCH_ALIGNMENTS = ("suffix", "prefix", "diff", "equal_only", "read_out")
+FLIP_SITES = ("embed", "resid_pre", "resid_post", "attn_out", "mlp_out", "z")
+PATH_SENDERS = r"embed|position|(attn|mlp)(\.\d+)?|head(\.\d+){0,2}"
+PATH_RECEIVERS = r"read_out|(attn|mlp)(\.\d+)?|head(\.\d+){0,2}"
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """One name or several, each once, in the order given."""
+    return tuple(dict.fromkeys((value,) if isinstance(value, str) else value))
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,15 @@ class PatchOptions:
     """Seed of the bootstrap, of the sign flips and of the draw of other pairs."""
 
     def __post_init__(self) -> None:
-        wrong = interval(self)
-        sites = (self.sites,) if isinstance(self.sites, str) else tuple(self.sites)
-        object.__setattr__(self, "sites", tuple(dict.fromkeys(sites)))
-        if not sites or set(sites) - set(PATCH_SITES):
+        object.__setattr__(self, "sites", _names(self.sites))
+        check(self, **self._wrong())
+
+    def _wrong(self) -> dict[str, str]:
+        """Refused fields, with what would be accepted."""
+        wrong = choices(self) | interval(self)
+        if not self.sites or set(self.sites) - set(PATCH_SITES):
             wrong["sites"] = f"one or several of {', '.join(PATCH_SITES)}"
-        for name, allowed in (("mode", PATCH_MODES), ("positions", PATCH_POSITIONS), ("alignment", PATCH_ALIGNMENTS)):
-            if getattr(self, name) not in allowed:
-                wrong[name] = f"one of {', '.join(allowed)}"
-        if not 0 < self.alpha < 1:
-            wrong["alpha"] = "between 0 and 1 (0.05 for 5 % false findings)"
-        check(self, **wrong)
+        return wrong
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,7 @@ class AgreementOptions:
     """Seed of the bootstrap and of the shuffles."""
 
     def __post_init__(self) -> None:
-        wrong = interval(self)
-        if self.alignment not in PATCH_ALIGNMENTS or self.alignment == "equal_only":
-            wrong["alignment"] = "suffix, prefix, diff or read_out"
+        wrong = choices(self) | interval(self)
         if self.apart < 1:
             wrong["apart"] = "at least 1 token"
         if self.permutations < 19:
@@ -83,15 +84,6 @@ class AgreementOptions:
         if self.sequence_heads and not (self.sequences and self.heads):
             wrong["sequence_heads"] = "used with sequences and heads"
         check(self, **wrong)
-
-
-PATH_SENDERS = r"embed|position|(attn|mlp)(\.\d+)?|head(\.\d+){0,2}"
-PATH_RECEIVERS = r"read_out|(attn|mlp)(\.\d+)?|head(\.\d+){0,2}"
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """One name or several, each once, in the order given."""
-    return tuple(dict.fromkeys((value,) if isinstance(value, str) else value))
 
 
 @dataclass(frozen=True)
@@ -118,22 +110,13 @@ class PathOptions:
     """Seed of the bootstrap and of the sign flips."""
 
     def __post_init__(self) -> None:
-        wrong = interval(self)
+        wrong = choices(self) | interval(self)
         for name, pattern, example in (("senders", PATH_SENDERS, "embed, head, head.3, head.3.5, attn.3, mlp.3"),
                                        ("receivers", PATH_RECEIVERS, "read_out, head, head.3, head.3.5, attn.3, mlp.3")):
             object.__setattr__(self, name, _names(getattr(self, name)))
             if not all(re.fullmatch(pattern, item) for item in getattr(self, name)):
                 wrong[name] = f"names such as {example}"
-        for name, allowed in (("mode", ("noising", "denoising")), ("positions", ("read_out", "all")),
-                              ("alignment", PATCH_ALIGNMENTS)):
-            if getattr(self, name) not in allowed:
-                wrong[name] = f"one of {', '.join(allowed)}"
-        if not 0 < self.alpha < 1:
-            wrong["alpha"] = "between 0 and 1 (0.05 for 5 % false findings)"
         check(self, **wrong)
-
-
-FLIP_SITES = ("embed", "resid_pre", "resid_post", "attn_out", "mlp_out", "z")
 
 
 @dataclass(frozen=True)
@@ -164,14 +147,10 @@ class FlipOptions:
     """Seed of the random sets and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        wrong = interval(self)
+        wrong = choices(self) | interval(self)
         object.__setattr__(self, "sites", _names(self.sites))
         if set(self.sites) - set(FLIP_SITES):
             wrong["sites"] = f"one or several of {', '.join(FLIP_SITES)}"
-        for name, allowed in (("mode", ("noising", "zero")), ("positions", ("read_out", "each")),
-                              ("alignment", PATCH_ALIGNMENTS)):
-            if getattr(self, name) not in allowed:
-                wrong[name] = f"one of {', '.join(allowed)}"
         if self.max_size < 1:
             wrong["max_size"] = "at least 1"
         if not 1 <= self.exhaustive <= max(1, self.max_size):
@@ -183,27 +162,12 @@ class FlipOptions:
         check(self, **wrong)
 
 
-ESTIMATE_METHODS = ("attribution", "integrated", "atp_star")
-
-
 @dataclass(frozen=True)
 class EstimateOptions(PatchOptions):
-    """How effects are estimated from gradients, and how many of the estimates are checked against the exact effect."""
+    """What is patched, as for patching; how effects are estimated from gradients, and how many are checked exactly."""
 
-    sites: tuple[str, ...] = ("attn_out", "mlp_out", "z")
-    """Kinds of activation, as for patching."""
-    mode: Literal["noising", "denoising", "zero", "mean", "resample"] = "noising"
-    """What is put in, as for patching."""
-    positions: Literal["read_out", "each", "all"] = "read_out"
-    """Where, as for patching."""
-    alignment: Literal["suffix", "prefix", "diff", "equal_only", "read_out"] = "suffix"
-    """Which token of the one run stands for which of the other, as for patching."""
     alpha: float = 0.05
     """Share of false findings allowed among the marked cells, where all effects are exact."""
-    level: float = 0.95
-    """Coverage of the intervals."""
-    resamples: int = 2000
-    """Bootstrap resamples behind each interval."""
     seed: int = 0
     """Seed of the random sample, of the bootstrap and of the draw of other pairs."""
     method: Literal["attribution", "integrated", "atp_star"] = "attribution"
@@ -217,14 +181,11 @@ class EstimateOptions(PatchOptions):
     sample: int = 50
     """Other cells of a pair, drawn at random, that are computed exactly to measure how good the estimates are."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        wrong = {}
-        if self.method not in ESTIMATE_METHODS:
-            wrong["method"] = f"one of {', '.join(ESTIMATE_METHODS)}"
+    def _wrong(self) -> dict[str, str]:
+        wrong = super()._wrong()
         if self.steps < 1:
             wrong["steps"] = "at least 1"
         for name in ("budget", "top", "sample"):
             if not getattr(self, name) >= 0:
                 wrong[name] = "0 or larger"
-        check(self, **wrong)
+        return wrong

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rewarden.errors import RewardenError
 
@@ -66,8 +66,14 @@ def check(options: object, **refused: str) -> None:
                             fix="change these values")
 
 
+def choices(options: Any) -> dict[str, str]:
+    """What is wrong with the fields that hold one of several words: those of their annotations."""
+    allowed = {name: get_args(hint) for name, hint in get_type_hints(type(options)).items() if get_origin(hint) is Literal}
+    return {name: f"one of {', '.join(words)}" for name, words in allowed.items() if getattr(options, name) not in words}
+
+
 def interval(options: Any) -> dict[str, str]:
-    """What is wrong with the fields level, seed and, where there is one, resamples."""
+    """What is wrong with the fields level, seed and, where there are such, resamples and alpha."""
     wrong = {}
     if not 0 < options.level < 1:
         wrong["level"] = "between 0 and 1 (0.95 for a 95 % interval)"
@@ -75,4 +81,6 @@ def interval(options: Any) -> dict[str, str]:
         wrong["seed"] = "0 or larger"
     if getattr(options, "resamples", 100) < 100:
         wrong["resamples"] = "at least 100"
+    if not 0 < getattr(options, "alpha", 0.05) < 1:
+        wrong["alpha"] = "between 0 and 1 (0.05 for 5 % false findings)"
     return wrong

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rewarden.options.checks import alias, check, interval
+from rewarden.options.checks import alias, check, choices, interval
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,7 @@ class LoadOptions:
     """Run Python code that comes with the model; needs a pinned revision (or a local folder)."""
 
     def __post_init__(self) -> None:
-        wrong = {}
-        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
-            wrong["dtype"] = "auto, float32, bfloat16 or float16"
-        if self.bos not in ("auto", "keep", "strip"):
-            wrong["bos"] = "auto, keep or strip"
+        wrong = choices(self)
         if self.max_length is not None and self.max_length < 8:
             wrong["max_length"] = "at least 8 tokens, or not given"
         local = bool(self.model) and Path(str(self.model)).is_dir()
@@ -81,13 +77,11 @@ class DataOptions:
     """Stop at bad rows and list them, or skip them and count them."""
 
     def __post_init__(self) -> None:
-        wrong = {}
+        wrong = choices(self)
         if self.limit is not None and not (0 < self.limit < 1 or (self.limit >= 1 and self.limit == int(self.limit))):
             wrong["limit"] = "a whole number of pairs from 1, or a share between 0 and 1"
         if self.columns is not None and not all("=" in item for item in self.columns.split(",")):
             wrong["columns"] = "written as prompt=NAME,chosen=NAME,rejected=NAME"
-        if self.on_error not in ("raise", "skip"):
-            wrong["on_error"] = "raise or skip"
         check(self, **wrong)
 
     @property
