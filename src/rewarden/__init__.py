@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rewarden.report import audit, register_section
     from rewarden.result import Result
     from rewarden.reward_model import RewardModel
+    from rewarden.tokens import score_responses, score_vocabulary
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,8 @@ _HOME = {
     "estimate_effects": "patching",
     "agreement": "patching",
     "flip": "patching",
+    "score_vocabulary": "tokens",
+    "score_responses": "tokens",
     "Ensemble": "ensemble",
     "register_readout": "readout",
     "register_section": "report",
@@ -81,6 +84,8 @@ __all__ = [
     "estimate_effects",
     "agreement",
     "flip",
+    "score_vocabulary",
+    "score_responses",
     "Ensemble",
     "register_readout",
     "register_section",

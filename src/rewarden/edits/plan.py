@@ -27,6 +27,7 @@ from rewarden.edits.groups import Group, Rows, grouped, live_rows
 from rewarden.edits.units import Unit, Wanted, check_edits, make_units, needed_sites
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
+from rewarden.readout import Reading
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
@@ -47,7 +48,7 @@ class Edited:
 
     Attributes:
         values: float32 [n, k], the scalars of each counterfactual; rows that cannot change anything are the base run's,
-            bit for bit.
+            bit for bit. Non-finite values (an edit may overflow the model) are returned as they are; no other row sees them.
         base: float32 [k], the base run's scalars.
         noise_floor: twice the largest deviation of unedited rows from the base run, run as the edits were (base and edited row
             each are rounded); 0 when nothing ran.
@@ -71,6 +72,7 @@ class Plan:
         backend: how they run.
         trace: sites whose activations after the edit are kept.
         trace_positions: positions of `trace`.
+        readings: where each row is read, where that depends on the edit; None reads all as the base run is.
     """
 
     base: BaseRun
@@ -80,6 +82,7 @@ class Plan:
     wanted: Wanted
     trace: tuple[str, ...] = ()
     trace_positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    readings: Sequence[Reading] | None = None
 
     @cached_property
     def rows(self) -> Rows:
@@ -195,7 +198,7 @@ class Plan:
         if not torch.isfinite(self.base.values).all():
             raise RewardenError("the base run's reward is not finite", where="rm.edit",
                                 why=f"scalars {self.base.values.tolist()}", fix="set this conversation apart")
-        values = self.base.values.float().expand(self.n, -1).clone()
+        values = self._untouched()
         traces = {site: self._base_trace(site).expand(self.n, *[-1] * (4 if site == "z" else 3)).clone() for site in self.trace}
         watch = Traces(self.base.rm.architecture, self.trace_positions, self.wanted.last, traces) if self.trace else None
         floor = [0.0]
@@ -203,8 +206,8 @@ class Plan:
             progress(self.n - len(self.rows))
 
         def done(rows: Rows, residual: Tensor, control: Tensor | None) -> None:
-            ids = np.asarray([self.units[u].ids[i] for u, i in zip(rows.unit, rows.index, strict=True)])
-            values[torch.as_tensor(ids, device=values.device)] = self._read(residual)
+            ids = self._result_rows(rows)
+            values[torch.as_tensor(ids, device=values.device)] = self._read_rows(residual, ids)
             if control is not None:
                 floor.append(float((self._read(control[None])[0] - self.base.values.float()).abs().max()))
             if progress:
@@ -220,11 +223,33 @@ class Plan:
                         self.cone.run_group(group, self.controlled(number), done)
         return Edited(values, self.base.values.float(), 2 * max(floor), traces)
 
-    def _read(self, residual: Tensor) -> Tensor:
+    def _read_rows(self, residual: Tensor, ids: np.ndarray) -> Tensor:
+        """Scalars [rows, k] of rows of the result, each read where it is to be."""
+        if self.readings is None:
+            return self._read(residual)
+        return torch.cat([self._read(row[None], self.readings[number]) for row, number in zip(residual, ids, strict=True)])
+
+    def _read(self, residual: Tensor, reading: Reading | None = None) -> Tensor:
         """Scalars [rows, k] from residuals [rows, W, d] at the wanted positions."""
-        reading = self.base.reading
+        reading = reading or self.base.reading
         at = torch.as_tensor(np.searchsorted(self.wanted.positions, reading.positions), device=residual.device)
         return self.base.rm.readout.apply(residual.index_select(1, at).float(), reading).float()
+
+    def _untouched(self) -> Tensor:
+        """The base run's scalars for every row: what rows without effect keep, each read where it is to be."""
+        values = self.base.values.float().expand(self.n, -1).clone()
+        if self.readings is not None:
+            where = torch.as_tensor(self.wanted.positions, device=values.device)
+            residual = self.base.resid_pre[self.wanted.last + 1][where][None]
+            with torch.inference_mode():
+                idle = np.setdiff1d(np.arange(self.n), self._result_rows(self.rows))
+                for number in idle:
+                    values[number] = self._read(residual, self.readings[number])[0]
+        return values
+
+    def _result_rows(self, rows: Rows) -> np.ndarray:
+        """Places of rows in the result, int64 [rows]."""
+        return np.asarray([self.units[u].ids[i] for u, i in zip(rows.unit, rows.index, strict=True)], dtype=np.int64)
 
     def _base_trace(self, site: str) -> Tensor:
         where = torch.as_tensor(self.trace_positions, device=self.base.rm.device)
@@ -233,7 +258,8 @@ class Plan:
 
 
 def make_plan(rm: RewardModel, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,
-              trace: Sequence[str] = (), trace_positions: Sequence[int] | str = "read", backend: str = "auto") -> Plan:
+              trace: Sequence[str] = (), trace_positions: Sequence[int] | str = "read", backend: str = "auto",
+              readings: Sequence[Reading] | None = None) -> Plan:
     """Plan a batch of edits.
 
     Args:
@@ -243,6 +269,7 @@ def make_plan(rm: RewardModel, base: BaseRun | Conversation | Sequence[Message] 
         trace: sites of `TRACEABLE` to keep after each edit.
         trace_positions: "read", "all", or token positions.
         backend: "auto", or "hooks" to compare with.
+        readings: for each counterfactual, where it is read, in place of the base run's reading.
     """
     unknown = [site for site in trace if site not in TRACEABLE]
     if unknown or backend not in ("auto", "hooks"):
@@ -262,10 +289,14 @@ def make_plan(rm: RewardModel, base: BaseRun | Conversation | Sequence[Message] 
         raise RewardenError(f"the base run has no site {missing[0]!r} to compare with", where="rm.plan(trace=)",
                             fix=f"rm.base(conversation, sites={tuple(missing)!r})")
     kept = _traced(run, trace_positions) if trace else np.empty(0, np.int64)
-    positions = np.unique(np.concatenate([run.reading.positions, kept])).astype(np.int64)
+    read = [run.reading.positions, *(reading.positions for reading in readings or ())]
+    positions = np.unique(np.concatenate([*read, kept])).astype(np.int64)
     wanted = Wanted(positions, rm.read_layer, rm.architecture.causal)
     units, n = make_units(run, edits, wanted)
-    return Plan(run, units, n, chosen, wanted, tuple(trace), kept)
+    if readings is not None and len(readings) != n:
+        raise RewardenError(f"{len(readings)} readings for {n} counterfactuals", where="make_plan(readings=)",
+                            fix="give one for each")
+    return Plan(run, units, n, chosen, wanted, tuple(trace), kept, readings)
 
 
 def _traced(run: BaseRun, positions: Sequence[int] | str) -> np.ndarray:

@@ -1,0 +1,110 @@
+"""What does a reward model love and hate? Every token of the vocabulary scored as the response, id by id.
+
+In: a reward model and prompts. Out: `TokenScores`. The response slot holds one id; every other id is put there by an edit of
+what enters layer 0, so the prompt is run once. Ignorant of what is made of the scores.
+Source: Christian et al., arXiv 2506.07326, without its text path (see `text_mode`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rewarden.errors import RewardenError
+from rewarden.tokens.candidates import Candidates
+from rewarden.tokens.scores import TokenScores, token_scores
+from rewarden.tokens.slot import Prompt, find_slot
+from rewarden.tokens.text_mode import score_as_text
+from rewarden.tokens.vocabulary import describe_ids, every_id
+
+if TYPE_CHECKING:
+    from rewarden.readout import Readout
+    from rewarden.reward_model import RewardModel
+
+
+def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, system: str | None = None,
+                     ids: Sequence[int] | np.ndarray | None = None, mode: Literal["ids", "text"] = "ids",
+                     readout: Readout | None = None, progress: Callable[[int], object] | None = None) -> TokenScores:
+    """The reward of every token as the whole response.
+
+    Args:
+        rm: the reward model.
+        prompt: the user's text, a conversation, or several of them (a list of message dicts is one conversation).
+        system: text of a system message put before each.
+        ids: candidates; by default every id that has a token and an embedding.
+        mode: "ids" puts each id itself into the response slot; "text" is the published path: decode, render, tokenise
+            again, with a second BOS where the tokenizer adds one, so that many tokens are scored as others.
+        readout: another read-out of the same model (a direction, a probe) in place of its own.
+        progress: called with the number of candidates finished.
+
+    Returns:
+        `TokenScores`: `reward` (prompt, token), `ties`, `distinct`; flags of each token; `scalars` where the model has
+        several. `noise_floor` is the largest difference met between unedited rows and the base run, or between the engine
+        and whole forwards on a few candidates.
+
+    Raises:
+        RewardenError: no prompt, an unknown mode, ids that the model has no embedding for, an ensemble.
+
+    Example:
+        >>> import rewarden as rw
+        >>> rm = rw.load()
+        >>> scores = rw.score_vocabulary(rm, "Hi", ids=range(300, 320))
+        >>> scores.reward.shape, scores.top(1)["reward"][0] == scores.reward.max()
+        ((1, 20), True)
+    """
+    if mode not in ("ids", "text"):
+        raise RewardenError(f"unknown mode {mode!r}", where="mode=", fix="use 'ids' or 'text'")
+    rm = with_readout(rm, readout)
+    prompts = listed_prompts(prompt)
+    chosen = every_id(rm) if ids is None else np.asarray(list(ids), dtype=np.int64).reshape(-1)
+    if not len(chosen):
+        raise RewardenError("no candidates", where="ids=", fix="pass at least one token id, or None for all")
+    known = describe_ids(rm, chosen)
+    values, floor, labels = [], rm.noise_floor, []
+    for number, text in enumerate(prompts):
+        slot = find_slot(rm, text, system)
+        labels.append(slot.label if slot.label not in labels else f"{slot.label} #{number}")
+        if mode == "text":
+            values.append(score_as_text(rm, slot.messages, known.text, progress))
+            continue
+        candidates = Candidates(rm, slot)
+        base = candidates.base(chosen[:1])
+        values.append(candidates.substitute(base, np.zeros(len(chosen), np.int64), chosen, progress))
+        floor = max(floor, candidates.floor)
+    found = np.stack(values)  # [prompt, token, scalar]
+    provenance = {**rm.provenance(), "mode": mode, "system": system or "", "candidates": len(chosen)}
+    return token_scores(found[..., rm.main], token_id=chosen, text=known.text, piece=known.piece, bytes_=known.bytes,
+                        flags=known.flags, prompts=labels, provenance=provenance, noise_floor=floor,
+                        scalars=(rm.names, found) if len(rm.names) > 1 else None, warnings=_notes(found[..., rm.main]))
+
+
+def listed_prompts(prompt: Any) -> list[Prompt]:
+    """One or several prompts as a list; a list of message dicts is one conversation.
+
+    Raises:
+        RewardenError: none at all.
+    """
+    one = isinstance(prompt, str) or not isinstance(prompt, Sequence) or (len(prompt) > 0 and isinstance(prompt[0], dict))
+    prompts = [prompt] if one else list(prompt)
+    if not prompts:
+        raise RewardenError("no prompt", where="prompt=", fix="pass a text, a conversation, or a list of them")
+    return prompts
+
+
+def with_readout(rm: RewardModel, readout: Readout | None) -> RewardModel:
+    """The same model read in another way (or `rm` itself).
+
+    Raises:
+        RewardenError: an ensemble, which has no inside to edit.
+    """
+    if not hasattr(rm, "architecture"):
+        raise RewardenError(f"{type(rm).__name__} has no vocabulary to scan", where="rm", why="its members may have different "
+                            "tokenizers", fix="scan each member by itself")
+    return rm if readout is None else rm.reading(readout)
+
+
+def _notes(reward: np.ndarray) -> list[str]:
+    lost = int((~np.isfinite(reward)).sum())
+    return [f"{lost} rewards are not finite: they have no rank"] if lost else []
