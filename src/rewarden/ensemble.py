@@ -7,7 +7,7 @@ Source: Coste et al., arXiv 2310.02743 (mean and worst-case ensembles against ov
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -21,8 +21,14 @@ from rewarden.reward_model import RewardModel
 from rewarden.scores import as_pairs, encode_pairs, score_result
 
 
+class OneModelOnly(RewardenError, AttributeError):
+    """An ensemble was asked for what a single model has; also an AttributeError, so that `hasattr` and `copy` work."""
+
+
 class Ensemble:
     """Reward models whose rewards are reduced to one.
+
+    It scores. What looks inside (`trace`, `base`, `plan`, `edit`, `rewarden.patch`, ...) takes one model at a time.
 
     Args:
         models: two or more loaded reward models.
@@ -52,6 +58,14 @@ class Ensemble:
         names = [f"{i}:{model.name}" for i, model in enumerate(models)]
         self.name = f"{reduce}({', '.join(names)})"
         self.names = ("score", *names)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Only called for what an ensemble lacks; private names and a half-built object (copy, pickle) must fail at once.
+        if name.startswith("_") or not hasattr(self.__dict__.get("models", (None,))[0], name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise OneModelOnly(f"{type(self).__name__} has no {name!r}: looking inside and editing take one model at a time",
+                           where=f"ensemble.{name}", why="the members are different models; no run and no activation is common "
+                           "to them", fix=f"call the analysis, or use model.{name}, for each model in ensemble.models")
 
     @property
     def encoder(self) -> Encoder:

@@ -322,12 +322,17 @@ class RewardModel:
 
     def edit(self, base: BaseRun | Conversation | Sequence[Message] | Encoded, edits: Edits, *,
              progress: Progress | None = None) -> np.ndarray:
-        """The scalars if activations were other ones: float32 [n_edits, k], exact.
+        """The scalars if activations were other ones, exact.
 
         Args:
             base: `rm.base(...)`, or a conversation.
             edits: `Edit`s, lists of them that act together, or an `EditBatch`.
             progress: called with the number of counterfactuals finished.
+
+        Returns:
+            float32 [n_edits, k] in the order given; column `main` is the reward. Non-finite values (an edit may overflow the
+            model) are returned as they are, and no other row sees them; behind an RMS norm an overflow can also leave a finite
+            reward that means nothing.
 
         Example:
             >>> import rewarden as rw

@@ -17,6 +17,7 @@ from rewarden.store import Run, row_key
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from torch import nn
 
     from rewarden.result import Result
     from rewarden.reward_model import RewardModel
@@ -30,6 +31,9 @@ PER_PAIR, PER_SIDE = ("margin", "chosen_longer"), ("tokens", "truncated")
 
 NOT_IDENTITY = ("device", "noise_floor", "torch")
 """Provenance that may change between two parts of one run: it moves rewards by rounding only."""
+
+SAMPLED = 64
+"""Numbers of each weight that tell a model from another, or from itself before it was changed in memory."""
 
 
 def pair_keys(pairs: Sequence[Pair]) -> list[str]:
@@ -54,6 +58,16 @@ def identity_of(rm: RewardModel, pairs: Sequence[Pair]) -> dict[str, object]:
     """What the rows of these pairs depend on: all that is known of the model but where it runs, and the pairs."""
     model = {key: value for key, value in rm.provenance().items() if key not in NOT_IDENTITY}
     return {**model, "pairs": hashlib.sha256("\n".join(pair_keys(pairs)).encode()).hexdigest()}
+
+
+def sample_of_weights(model: nn.Module) -> str:
+    """A hash of some numbers of every weight: that of the files says nothing of models made or changed in memory."""
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // SAMPLED)].cpu().double().numpy()
+        digest.update(name.encode() + repr(tuple(weight.shape)).encode() + some.tobytes())
+    return digest.hexdigest()
 
 
 def score_into(run: Run, rm: RewardModel, pairs: Sequence[Pair], *, batch_size: int | Literal["auto"] = "auto",

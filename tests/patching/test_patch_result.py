@@ -85,12 +85,15 @@ def test_sites_behind_a_read_out_in_the_middle_have_no_effect() -> None:
         made = SequenceHead(model.score.weight.float(), torch.zeros(1), architecture.norm)
         made.layer = 1
         return made
-    found = patch(RewardModel(cached("llama"), tiny_tokenizer(), readout=head, check=False), EQUAL,
-                  ("resid_post", *SITES), positions="all", **FAST)
+    rm = RewardModel(cached("llama"), tiny_tokenizer(), readout=head, check=False)
+    found = patch(rm, EQUAL, ("resid_post", *SITES), positions="all", **FAST)
     assert not found.effect[0, :, 2].any()
     assert not found.effect_heads[0, 2].any()
     assert found.effect[0, 0, :2] == pytest.approx(found.margin[0], abs=1e-5)
-    assert found.effect[0, 2, 1] != 0
+    base, other = (rm.base(side, sites=("mlp_out",)) for side in EQUAL.conversations)
+    edited = rm.plan(base, [Edit(Site("mlp_out", 1), other.activation("mlp_out", 1))], backend="hooks").run().values[0, 0]
+    assert abs(base.reward - float(edited)) > 1e-4
+    assert found.effect[0, 2, 1] == pytest.approx(base.reward - float(edited), abs=1e-5)
 
 
 def test_the_cost_is_counted() -> None:

@@ -43,12 +43,14 @@ def test_the_numbers_of_a_result_are_direct_calls() -> None:
         np.testing.assert_array_equal(data["low"], interval.low)
         np.testing.assert_array_equal(data["high"], interval.high)
         np.testing.assert_array_equal(data["n"], np.isfinite(data["effect"]).sum(0))
-        np.testing.assert_array_equal(data["p"], np.where(test.n_clusters >= 4, test.p, np.nan))
+        moved = (np.nan_to_num(data["effect"]) != 0).any(0)
+        np.testing.assert_array_equal(data["p"], np.where((test.n_clusters >= 4) & moved, test.p, np.nan))
         np.testing.assert_array_equal(data["below_noise"], np.abs(data["effect"]) <= found.noise_floor)
         assert found.data[f"mean{suffix}"].dims == found.data[f"effect{suffix}"].dims[1:]
         every.append(data["p"].ravel())
     adjusted = np.concatenate([found.p_adjusted.ravel(), found.p_adjusted_heads.ravel()])
     np.testing.assert_array_equal(adjusted, benjamini_hochberg(np.concatenate(every)))  # one family of tests
+    assert found.data["tests"].item() == np.isfinite(np.concatenate(every)).sum()
     np.testing.assert_array_equal(found.marked, (found.p_adjusted < 0.2) & (np.abs(found.mean) > found.noise_floor))
     assert np.isnan(found.p[..., 0]).all()  # one conversation is that long
     assert not found.marked[..., 0].any()
@@ -61,6 +63,47 @@ def test_too_few_prompts_are_not_tested() -> None:
         found = summarise({"": (("pair", "layer"), values)}, clusters, PatchOptions(), 0.0)
         assert np.isfinite(found["p"][1][0]) == found["marked"][1][0] == tested
         assert found["mean"][1][0] == pytest.approx(1.5)
+
+
+def test_cells_that_nothing_reaches_are_not_tested_and_cost_no_power() -> None:
+    """Exact zeros in every pair, some of them missing: what remains is adjusted as if they had never been asked for."""
+    rng = np.random.default_rng(0)
+    moved = rng.standard_normal((9, 4)) + np.array([2.0, 1.0, 0.0, 0.0])
+    moved[3, 3] = 0.0  # a zero in one pair is a value like any other
+    still = np.zeros((9, 50))
+    still[:4, 7] = np.nan
+    still[:, 8] = -0.0
+    alone = summarise({"": (("pair", "cell"), moved)}, np.arange(9), PatchOptions(resamples=100), 0.0)
+    beside = summarise({"": (("pair", "cell"), np.hstack([still, moved])), "_heads": (("pair", "cell"), still)}, np.arange(9),
+                       PatchOptions(resamples=100), 0.0)
+    for name in ("p", "p_adjusted", "marked", "mean", "low", "high", "n"):
+        np.testing.assert_array_equal(beside[name][1][50:], alone[name][1])
+    np.testing.assert_array_equal(alone["p"][1], sign_flip_test(moved, np.arange(9), seed=0).p)
+    np.testing.assert_array_equal(alone["p_adjusted"][1], benjamini_hochberg(alone["p"][1]))
+    assert (alone["tests"][1], beside["tests"][1]) == (4, 4)
+    for suffix in ("", "_heads"):
+        for name in ("p", "p_adjusted"):
+            assert np.isnan(beside[f"{name}{suffix}"][1][:50]).all()
+        assert not beside[f"marked{suffix}"][1][:50].any()
+        np.testing.assert_array_equal(beside[f"mean{suffix}"][1][:50], np.zeros(50))
+        np.testing.assert_array_equal(beside[f"n{suffix}"][1][:50], np.isfinite(still).sum(0))
+
+
+@pytest.mark.parametrize("sites", [("mlp_out",), ("resid_post", "z")])
+def test_a_shared_prompt_is_no_test(sites: tuple[str, ...]) -> None:
+    """Position by position, with one text before every difference: the tests are those behind it."""
+    texts = [pair for pair in random_pairs(7, 3) if pair.chosen.split()[0] != pair.rejected.split()[0]]
+    pairs = [Pair(f"one {number}", pair.chosen, pair.rejected) for number, pair in enumerate(texts)]
+    found = patch(model_of("llama"), pairs, sites, positions="each", alignment="prefix", resamples=100)
+    for suffix in [name.removeprefix("effect") for name in found.data.data_vars if name.startswith("effect")]:
+        effect, p = found.data[f"effect{suffix}"].values, found.data[f"p{suffix}"].values
+        known = np.isfinite(effect)
+        still = (known.sum(0) >= 6) & (np.where(known, effect, 0.0) == 0).all(0)
+        assert still.any()
+        assert np.isnan(p[still]).all()
+        assert np.isfinite(p[(known.sum(0) >= 6) & ~still]).all()
+    adjusted = [found.data[name].values.ravel() for name in found.data.data_vars if name.startswith("p_adjusted")]
+    assert found.data["tests"].item() == np.isfinite(np.concatenate(adjusted)).sum() > 0
 
 
 def test_an_effect_within_the_noise_is_never_marked() -> None:

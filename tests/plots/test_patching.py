@@ -11,15 +11,18 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
+from tests.patching.by_hand import SHORTER, model_of
 from tests.report.hostile import HOSTILE
 
 from rewarden import plots
 from rewarden.errors import RewardenError
+from rewarden.patching import patch
 from rewarden.plots.agreement import rho_lines
 from rewarden.plots.cells import hatched
 from rewarden.plots.effect_examples import agreement_result, estimate_result, flip_result, patch_result, paths_result
 from rewarden.plots.examples import attribution_result
-from rewarden.plots.patching import LINE, attributed_heads
+from rewarden.plots.heads import attributed_heads
+from rewarden.plots.patching import LINE
 from rewarden.result import Result
 
 WORDS = tuple(f"token{place}" for place in range(200))
@@ -147,22 +150,25 @@ def test_a_pair_is_asked_for_by_row_or_by_id():
     assert "pair p3, margin" in by_id.layout.title.text
 
 
-@pytest.mark.parametrize(("ask", "says"), [
-    (lambda: plots.patch_positions(patch_result(positions=5), "absent"), "no pair 'absent'"),
-    (lambda: plots.patch_positions(patch_result(positions=5), 99), "no pair 99"),
-    (lambda: plots.patch_positions(patch_result(positions=5), 0, "q"), "no site 'q'"),
-    (lambda: plots.patch_positions(patch_result()), "positions='each'"),
-    (lambda: plots.patch_layers(patch_result(positions=5)), "positions='read_out'"),
-    (lambda: plots.patch_heads(patch_result(positions=5)), "positions='read_out'"),
-    (lambda: plots.patch_heads(Result("patch", patch_result().data.drop_vars("effect_heads"), {})), "no 'effect_heads'"),
-    (lambda: plots.patch_layers(Result("patch", patch_result().data.drop_vars("effect"), {})), "no 'effect'"),
-    (lambda: plots.agreement_scatter(agreement_result(), ("a vs b",)), "no comparison 'a vs b'"),
-    (lambda: plots.estimate_scatter(patch_result()), "nothing was estimated"),
+@pytest.mark.parametrize(("ask", "says", "fix"), [
+    (lambda: plots.patch_positions(patch_result(positions=5), "absent"), "no pair 'absent'", "pass one of these"),
+    (lambda: plots.patch_positions(patch_result(positions=5), 99), "no pair 99", "pass one of these"),
+    (lambda: plots.patch_positions(patch_result(positions=5), 0, "q"), "no site 'q'", "pass one of these"),
+    (lambda: plots.patch_positions(patch_result()), "positions='each'", "patch with positions='each'"),
+    (lambda: plots.patch_layers(patch_result(positions=5)), "positions='read_out'", "patch with positions='read_out'"),
+    (lambda: plots.patch_heads(patch_result(positions=5)), "positions='read_out'", "patch with positions='read_out'"),
+    (lambda: plots.patch_heads(Result("patch", patch_result().data.drop_vars("effect_heads"), {})), "no 'effect_heads'",
+     'patch with sites that include "z"'),
+    (lambda: plots.patch_layers(Result("patch", patch_result().data.drop_vars("effect"), {})), "no 'effect'",
+     'plots.patch_heads(result) draws z, q, k and v; for lines by layer patch whole vectors, sites=("resid_post",)'),
+    (lambda: plots.agreement_scatter(agreement_result(), ("a vs b",)), "no comparison 'a vs b'",
+     "pass names from its axis comparison"),
+    (lambda: plots.estimate_scatter(patch_result()), "nothing was estimated", "a smaller budget= estimates them"),
 ])
-def test_the_wrong_result_is_one_error_with_a_fix(ask, says):
+def test_the_wrong_result_is_one_error_with_a_fix(ask, says, fix):
     with pytest.raises(RewardenError, match=re.escape(says)) as error:
         ask()
-    assert error.value.fix
+    assert error.value.fix == fix
 
 
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)))
@@ -227,6 +233,74 @@ def test_heads_within_rounding_are_tinted():
     data["mean_heads"][0, 1] = 5e-4
     (tint,) = tints(plots.patch_heads(Result("patch", data, result.provenance, noise_floor=1e-3)))
     np.testing.assert_array_equal(np.isfinite(np.array(tint.z)), [[False, True], [False, False]])
+
+
+@pytest.mark.parametrize(("asked", "drawn_sites"), [
+    (None, ("z", "q", "k", "v")), (("q", "k", "v"), ("q", "k", "v")), (("v",), ("v",)), (("k", "z"), ("k", "z"))])
+def test_queries_keys_and_values_have_maps_of_their_own_heads_on_one_scale(asked, drawn_sites):
+    result = patch_result(n=9, layers=5, heads=6, parts=("q", "k", "v"))
+    drawn = plots.patch_heads(result, sites=asked)
+    panels = colour_maps(drawn)
+    suffix = {"z": "_heads", "q": "_q", "k": "_k", "v": "_v"}
+    means = [result.data[f"mean{suffix[site]}"].values for site in drawn_sites]
+    assert [mean.shape for mean in means] == [(5, 3) if site in "kv" else (5, 6) for site in drawn_sites]
+    reach = max(np.abs(mean).max() for mean in means)
+    for panel, site, mean in zip(panels, drawn_sites, means, strict=True):
+        np.testing.assert_array_equal(panel.z, mean)
+        assert (panel.zmin, panel.zmax) == (-reach, reach)
+        axis = drawn.layout[f"xaxis{panel.xaxis.removeprefix('x')}"]
+        assert axis.title.text == ("key head" if site in "kv" else "head")
+        assert axis.range == (-0.5, mean.shape[1] - 0.5)
+        assert drawn.layout[f"yaxis{panel.yaxis.removeprefix('y')}"].range == (4.5, -0.5)
+        dots = [trace for trace in named(drawn, "differs from zero") if trace.xaxis == panel.xaxis]
+        found = {(row, column) for trace in dots for row, column in zip(trace.y, trace.x, strict=True)}
+        assert found == set(zip(*np.nonzero(result.data[f"marked{suffix[site]}"].values), strict=True))
+    names = {"z": "output", "q": "query", "k": "key", "v": "value"}
+    assert [note.text for note in drawn.layout.annotations] == [f"{names[site]} ({site})" for site in drawn_sites]
+    *some, last = (names[site] for site in drawn_sites)
+    what = f"{', '.join(some)} and {last}" if some else last
+    title = f"Effect of each head's {what} taken from the rejected response, mean of 9 pairs"
+    assert html.unescape(drawn.layout.title.text) == title
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_patching_gives_for_queries_keys_and_values_can_be_drawn():
+    found = patch(model_of("llama"), SHORTER, ("q", "k", "v"), positions="all", resamples=100)
+    panels = colour_maps(plots.patch_heads(found))
+    for panel, part, heads in zip(panels, ("q", "k", "v"), (4, 2, 2), strict=True):
+        np.testing.assert_array_equal(panel.z, found.data[f"effect_{part}"].values[0])
+        assert np.shape(panel.z) == (3, heads)
+
+
+def test_attribution_stands_behind_the_outputs_it_is_of():
+    result, attribution = patch_result(layers=4, heads=4, parts=("q", "k")), attribution_result(layers=4, heads=4)
+    panels = colour_maps(plots.patch_heads(result, attribution))
+    expected = [result.data["mean_heads"].values, attributed_heads(attribution, (4, 4)),
+                *(result.data[f"mean_{part}"].values for part in ("q", "k"))]
+    for panel, values in zip(panels, expected, strict=True):
+        np.testing.assert_array_equal(panel.z, values)
+
+
+def without(*names: str, **made) -> Result:
+    return Result("patch", patch_result(**made).data.drop_vars(names), {})
+
+
+@pytest.mark.parametrize(("ask", "fix"), [
+    (lambda: plots.patch_layers(without("effect")),
+     'plots.patch_heads(result) draws z, q, k and v; for lines by layer patch whole vectors, sites=("resid_post",)'),
+    (lambda: plots.patch_layers(without("effect", "effect_heads")), "pass a patch result"),
+    (lambda: plots.patch_positions(without("effect", positions=5)),
+     'patch whole vectors, sites=("resid_post", "attn_out", "mlp_out"); heads have no map by position'),
+    (lambda: plots.patch_heads(without("effect_heads")), 'patch with sites that include "z"'),
+    (lambda: plots.patch_heads(patch_result(), sites=("q",)), """patch with sites that include "q", or draw sites=('z',)"""),
+    (lambda: plots.patch_heads(patch_result(parts=("k",)), sites=("mlp_out",)), "choose out of ['z', 'k']"),
+    (lambda: plots.patch_heads(patch_result(parts=("q",)), attribution_result(), sites=("q",)),
+     'patch with sites that include "z", or leave it out'),
+])
+def test_the_next_step_is_the_right_one_for_what_the_result_holds(ask, fix):
+    with pytest.raises(RewardenError) as error:
+        ask()
+    assert error.value.fix == fix
 
 
 # --- paths, flips ------------------------------------------------------------------------------------------------------

@@ -89,4 +89,4 @@ def width_of(base: BaseRun, site: Site, per_head: bool) -> tuple[int, int]:
         full = projection_weight(module).shape[1]
         heads = arch.n_heads if site.kind == "z" else full
         return heads, full // heads if per_head else full
-    return 1, arch.d_model
+    return 1, int(arch.embedding.embedding_dim) if site.kind == "embed" else arch.d_model  # type: ignore[arg-type]

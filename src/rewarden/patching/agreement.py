@@ -21,11 +21,13 @@ from rewarden.options import AgreementOptions, resolve
 from rewarden.patching.cells import cells_of
 from rewarden.patching.components import Layout, contributions, frozen_direction, raw_direction
 from rewarden.patching.edges import Node, write_differences
+from rewarden.patching.pair import NOT_FINITE
 from rewarden.patching.ranks import permutation_p, unit_ranks
 from rewarden.patching.sources import Source, counterparts, require_one_model
 from rewarden.patching.summary import Variables, prompt_clusters
+from rewarden.patching.sweep import warnings_of
 from rewarden.result import Result
-from rewarden.scores import as_pairs, encode_pairs, pair_coordinates, set_apart
+from rewarden.scores import as_pairs, encode_pairs, pair_coordinates
 from rewarden.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -68,11 +70,11 @@ def agreement(rm: RewardModel, pairs: Pair | Sequence[Pair], *, progress: Callab
     Returns:
         Result of kind "agreement". Components are `head.l.h`, `attn.l`, `mlp.l` (coordinates `kind`, `layer`, `head`).
 
-        By (pair, component), in units of the reward, NaN where not computed. `attribution`: chosen − rejected of
-        `rewarden.attribute`, the final norm folded in. `direct`: reward lost when the component writes at the read-out what
-        it writes in the rejected run, seen by the read-out only; all later layers hold, the norm moves. `total`: the same
-        with all later layers moving (`rewarden.patch`, noising). `total_all`: every position with a counterpart replaced,
-        matched by `alignment` (by default the shared beginning with itself, the rest from the end).
+        By (pair, component), in units of the reward, NaN where not computed or not finite. `attribution`: chosen −
+        rejected of `rewarden.attribute`, the final norm folded in. `direct`: reward lost when the component writes at the
+        read-out what it writes in the rejected run, seen by the read-out only; all later layers hold, the norm moves.
+        `total`: the same with all later layers moving (`rewarden.patch`, noising). `total_all`: every position with a
+        counterpart replaced, matched by `alignment` (by default the shared beginning with itself, the rest from the end).
         Published: `attribution_raw` (not in units of the reward: no norm) and `total_left`. `below_noise`: |total| within
         the noise floor.
 
@@ -127,6 +129,7 @@ class _Measured:
     noise_floor: float = 0.0
     forwards: float = 2.0
     edits: int = 0
+    lost: int = 0
 
 
 def _measure(rm: RewardModel, rows: tuple[Encoded, Encoded], layout: Layout, options: AgreementOptions) -> _Measured:
@@ -151,6 +154,7 @@ def _measure(rm: RewardModel, rows: tuple[Encoded, Encoded], layout: Layout, opt
     plan = rm.plan(base, [direct, *(edit for sweep in sweeps.values() for edit in sweep.edits)])
     edited = plan.run()
     rewards = edited.values[:, rm.main].double().cpu().numpy()
+    rewards[~np.isfinite(rewards)] = np.nan
     values["direct"] = base.reward - rewards[:len(direct)]
     start = len(direct)
     for name, sweep in sweeps.items():
@@ -159,7 +163,7 @@ def _measure(rm: RewardModel, rows: tuple[Encoded, Encoded], layout: Layout, opt
             sweep.take(rewards[start:stop])
         values[name] = base.reward - layout.flat(*sweep.rewards[""], sweep.rewards.get("_heads"))
         start = stop
-    return _Measured(values, *facts, edited.noise_floor, 2 + plan.forwards, plan.n)
+    return _Measured(values, *facts, edited.noise_floor, 2 + plan.forwards, plan.n, int(np.isnan(rewards).sum()))
 
 
 def _direct_edits(source: Source, layout: Layout) -> EditBatch:
@@ -200,7 +204,8 @@ def _result(rm: RewardModel, pairs: list[Pair], layout: Layout, measured: list[_
     provenance = {**rm.provenance(), "mode": "noising", "alignment": options.alignment, "apart": options.apart,
                   "seed": options.seed, "permutations": options.permutations, "backend": backend_of(rm).name,
                   "forwards": sum(pair.forwards for pair in measured), "edits": sum(pair.edits for pair in measured)}
-    warnings = [*set_apart(np.isfinite(reward).all(1))]
+    apart = ["" if np.isfinite(pair.reward).all() else NOT_FINITE for pair in measured]
+    warnings = [*warnings_of(apart, sum(pair.lost for pair in measured))]
     unpatched = sum(pair.never_read for pair in measured)
     if unpatched and options.sequences:
         warnings.append(f"published convention: in {unpatched} of {len(pairs)} pairs it never patches the read-out, and every "

@@ -21,10 +21,10 @@ from rewarden.patching.pair import PairSweep
 from rewarden.patching.screen import Screen
 from rewarden.patching.sources import require_one_model
 from rewarden.patching.summary import Variables
-from rewarden.patching.sweep import assemble, axes_of, require_sites, stacked, token_coordinates, warnings_of
+from rewarden.patching.sweep import assemble, axes_of, coordinates_of, longest, require_sites, stacked, warnings_of
 from rewarden.patching.verification import Verified, measured
 from rewarden.result import Result
-from rewarden.scores import as_pairs, pair_coordinates
+from rewarden.scores import as_pairs
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
@@ -103,7 +103,7 @@ def _estimated(screen: Screen, sweeps: Sequence[PairSweep]) -> Result:
     """The Result of sweeps some of which are estimates."""
     options, rm, n = screen.options, screen.rm, len(sweeps)
     floor = max(rm.noise_floor, *(sweep.noise_floor for sweep in sweeps))
-    width = max(screen.base_row(index).length for index in range(n))
+    width = longest(screen)
     data: Variables = {"screened": (("pair",), np.isin(np.arange(n), list(screen.screened)))}
     sizes: dict[str, int] = {}
     for suffix in sweeps[0].effects:
@@ -121,17 +121,16 @@ def _estimated(screen: Screen, sweeps: Sequence[PairSweep]) -> Result:
         data[name] = (("pair",), np.asarray([getattr(sweep, name) for sweep in sweeps]))
     nothing = Verified(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0, bool), 0)
     data |= measured([screen.screened[i].verified if i in screen.screened else nothing for i in range(n)], floor, options)
-    pairs = {name: value for name, value in pair_coordinates(screen.pairs).items() if name != "side"}
-    named = {"site": [kind for kind in options.sites if kind not in PER_HEAD],
-             **{axis: np.arange(sizes.get(axis, 0)) for axis in ("layer", "head", "kv_head")}}
-    table = _cell_table(screen, pairs["pair"])
-    coordinates = {**pairs, **{axis: named[axis] for axis in named if axis in sizes}, **token_coordinates(screen, width)}
+    coordinates = coordinates_of(screen, sizes)
+    table = _cell_table(screen, coordinates["pair"])
     spent = sum(sweep.forwards for sweep in sweeps)
     asked = {**asdict(options), "sites": ", ".join(options.sites), "backend": backend_of(rm).name, "forwards": round(spent, 6),
              "forwards_exact": round(spent + sum(one.saved for one in screen.screened.values()), 6),
              "edits": sum(sweep.edits for sweep in sweeps)}
+    warnings = (*warnings_of([sweep.apart for sweep in sweeps], sum(sweep.lost for sweep in sweeps)),
+                *_cautions(screen, int(data["sampled"][1])))
     return Result("estimate", xr.Dataset(data, coords=coordinates).merge(table), {**rm.provenance(), **asked}, exact=False,
-                  noise_floor=floor, warnings=(*warnings_of(sweeps), *_cautions(screen, int(data["sampled"][1]))))
+                  noise_floor=floor, warnings=warnings)
 
 
 def _cautions(screen: Screen, sampled: int) -> tuple[str, ...]:

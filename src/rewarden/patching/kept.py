@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rewarden.conversation import Pair
 from rewarden.options import PatchOptions
 from rewarden.patching.pair import PairSweep
-from rewarden.score_runs import identity_of, pair_keys
+from rewarden.score_runs import identity_of, pair_keys, sample_of_weights
 from rewarden.store import Run, row_key
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 NUMBERS = ("reward_base", "reward_source", "margin", "noise_floor", "forwards", "edits", "lost", "apart")
 SUMMARY_ONLY = ("alpha", "level", "resamples")
 """Options that a pair's effects do not depend on."""
-SAMPLED = 64
-"""Numbers of each weight that tell a model from another, or from itself before it was changed in memory."""
 
 
 class Kept:
@@ -80,18 +77,8 @@ class Kept:
 
 def question(rm: RewardModel, pairs: Sequence[Pair], options: PatchOptions) -> dict[str, object]:
     """What a pair's effects depend on besides the pair: the model, the options, and all pairs where means are put in."""
-    identity = {"verb": "patch", **identity_of(rm, pairs), "weights_sample": sample_of_weights(rm)}
+    identity = {"verb": "patch", **identity_of(rm, pairs), "weights_sample": sample_of_weights(rm.model)}
     if options.mode != "mean":
         del identity["pairs"]
     asked = {name: value for name, value in asdict(options).items() if name not in (*SUMMARY_ONLY, "seed")}
     return {**identity, **asked, "sites": list(options.sites)}
-
-
-def sample_of_weights(rm: RewardModel) -> str:
-    """A hash of some numbers of every weight: that of the files says nothing of models made or changed in memory."""
-    digest = hashlib.sha256()
-    for name, weight in rm.model.state_dict().items():
-        flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // SAMPLED)].cpu().to(torch.float64).numpy()
-        digest.update(name.encode() + repr(tuple(weight.shape)).encode() + some.tobytes())
-    return digest.hexdigest()

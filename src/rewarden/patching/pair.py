@@ -112,13 +112,16 @@ class Sweeper:
                          else counterparts(base, source, read(base), read(source), self.options.alignment))
         return found
 
+    def recorded_runs(self, index: int, sites: Sequence[str]) -> tuple[BaseRun, BaseRun | None]:
+        """The run that is edited, and the one that activations are taken from, if any: the same one where both say the same."""
+        row, source = self.base_row(index), self.source_row(index)
+        base, *others = self.rm.bases([row] if source is None or source.key() == row.key() else [row, source], sites)
+        return base, None if source is None else others[0] if others else base
+
     def run(self, index: int) -> PairSweep:
         """All effects of one pair."""
-        sites, source_row = self.options.sites, self.source_row(index)
-        row = self.base_row(index)
-        same = source_row is not None and source_row.key() == row.key()
-        base, *others = self.rm.bases([row] if source_row is None or same else [row, source_row], recorded(sites))
-        run = None if source_row is None else base if same else others[0]
+        sites = self.options.sites
+        base, run = self.recorded_runs(index, recorded(sites))
         chosen, rejected = self._sides(index, base, run)
         finite = np.isfinite([chosen, rejected, base.reward, 0.0 if run is None else run.reward]).all()
         apart = NOT_FINITE if not finite else "" if self.comparable(index) else UNEQUAL
@@ -130,7 +133,7 @@ class Sweeper:
         floor, cost = self._fill(cells)
         sign = -1.0 if self.options.mode == "denoising" else 1.0
         effects = {suffix: sign * (base.reward - rewards) for suffix, rewards in cells.rewards.items()}
-        runs = 1.0 + (run is not None and not same) + {"noising": 0, "denoising": 0, "mean": 3}.get(self.options.mode, 1)
+        runs = 1.0 + (run is not None and run is not base) + {"noising": 0, "denoising": 0, "mean": 3}.get(self.options.mode, 1)
         return PairSweep(effects, base.reward, np.nan if run is None else run.reward, chosen - rejected, floor, runs + cost,
                          sum(map(len, cells.edits)), cells.lost, apart)
 

@@ -107,10 +107,8 @@ class Edges:
 
     def run(self, index: int) -> PairPaths:
         """All edges of one pair."""
-        row, other = self.sweeper.base_row(index), self.sweeper.source_row(index)
-        assert other is not None  # both modes have a source
-        runs = self.rm.bases([row] if row.key() == other.key() else [row, other], self.recorded)
-        base, run = runs[0], runs[-1]
+        base, run = self.sweeper.recorded_runs(index, self.recorded)
+        assert run is not None  # both modes have a source
         nothing = np.full((len(self.senders), len(self.receivers)), np.nan)
         found = PairPaths(nothing, nothing[:, 0].copy(), nothing[:, 0].copy(), base.reward, run.reward,
                           forwards=1.0 if run is base else 2.0)

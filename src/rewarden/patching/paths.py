@@ -16,13 +16,12 @@ import xarray as xr
 from rewarden.conversation import Pair
 from rewarden.edits import backend_of
 from rewarden.options import PathOptions, resolve
-from rewarden.patching.pair import NOT_FINITE, UNEQUAL
 from rewarden.patching.pair_paths import Edges, PairPaths
 from rewarden.patching.sources import require_one_model
 from rewarden.patching.summary import Variables, prompt_clusters, summarise
-from rewarden.patching.sweep import token_coordinates
+from rewarden.patching.sweep import pairs_alone, token_coordinates, warnings_of
 from rewarden.result import Result
-from rewarden.scores import as_pairs, pair_coordinates, set_apart
+from rewarden.scores import as_pairs
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
@@ -58,7 +57,8 @@ def patch_paths(rm: RewardModel, pairs: Pair | Sequence[Pair], senders: Sequence
         line of this name in `rewarden.attribute` ("attn.l": its heads and `attn_bias.l` together).
         `normalized`, `normalized_direct`: ÷ `margin`, NaN where the margin is within the noise.
         `mean`, `low`, `high`, `n`, `p`, `p_adjusted`, `marked`, `below_noise` of `effect`, and with suffix `_direct` of
-        `direct`: see `rewarden.patching.summary`. `reward_base`, `reward_source`, `margin` (pair).
+        `direct`, and `tests`, the number of edges tested together: see `rewarden.patching.summary`.
+        `reward_base`, `reward_source`, `margin` (pair).
         Coordinates `token`, `span`, `aligned` (pair, position) as in `patch`; `sender_kind`, `sender_layer`, `sender_head`,
         and the same of receivers.
 
@@ -92,17 +92,16 @@ def assemble(edges: Edges, found: Sequence[PairPaths]) -> Result:
     """The `paths` Result of all pairs."""
     rm, options = edges.rm, edges.options
     floor = max(rm.noise_floor, *(pair.noise_floor for pair in found))
-    width = max(edges.sweeper.base_row(index).length for index in range(len(found)))
-    coordinates = {**pair_coordinates(edges.pairs), **token_coordinates(edges.sweeper, width)}
+    coordinates = {**pairs_alone(edges.pairs), **token_coordinates(edges.sweeper)}
     for axis, nodes in zip(("sender", "receiver"), edges.asked, strict=True):
         coordinates[axis] = [node.name for node in nodes]
         coordinates |= {f"{axis}_{what}": (axis, [getattr(node, what) for node in nodes]) for what in ("kind", "layer", "head")}
-    del coordinates["side"]
     asked = {"mode": options.mode, "positions": options.positions, "alignment": options.alignment}
     cost = {"backend": backend_of(rm).name, "forwards": round(1 + sum(pair.forwards for pair in found), 6),  # 1: `is_parallel`
             "edits": sum(pair.edits for pair in found)}
     data = xr.Dataset(_variables(edges, found, floor), coords=coordinates)
-    return Result("paths", data, {**rm.provenance(), **asked, **cost}, noise_floor=floor, warnings=_warnings(found))
+    warnings = warnings_of([pair.apart for pair in found], sum(pair.lost for pair in found))
+    return Result("paths", data, {**rm.provenance(), **asked, **cost}, noise_floor=floor, warnings=warnings)
 
 
 def _variables(edges: Edges, found: Sequence[PairPaths], floor: float) -> Variables:
@@ -121,20 +120,10 @@ def _variables(edges: Edges, found: Sequence[PairPaths], floor: float) -> Variab
                        "normalized_direct": (short, direct / divisor)}
     summary = summarise(inside, prompt_clusters(edges.pairs), edges.options, floor)
     for name, (names, values) in summary.items():
-        data[name] = (names, values) if name.endswith("_direct") else (
+        data[name] = (names, values) if name == "tests" or name.endswith("_direct") else (
             names, np.concatenate([values, summary[f"{name}_direct"][1][..., None]], -1))
-    data = {name: (names, values[..., columns] if names[-1] == "receiver" else values)
+    data = {name: (names, values[..., columns] if "receiver" in names else values)
             for name, (names, values) in data.items()}
     for name in ("frozen", "base_scale"):
         data[f"direct_{name}"] = (short, np.stack([getattr(pair, name) for pair in found])[:, rows])
     return data | {"reward_base": (("pair",), base), "reward_source": (("pair",), source), "margin": (("pair",), margin)}
-
-
-def _warnings(found: Sequence[PairPaths]) -> tuple[str, ...]:
-    told = set_apart(np.asarray([pair.apart != NOT_FINITE for pair in found]))
-    if unequal := sum(pair.apart == UNEQUAL for pair in found):
-        told += (f"{unequal} of {len(found)} pairs have runs of unequal length, which alignment='equal_only' leaves out; "
-                 "their effects are missing",)
-    if lost := sum(pair.lost for pair in found):
-        told += (f"{lost} counterfactuals have a reward that is not finite; their effects are missing",)
-    return told

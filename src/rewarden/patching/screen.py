@@ -89,15 +89,18 @@ class Screen(Sweeper):
         rows = np.sort(np.concatenate([top, drawn]))
         exact = np.zeros(plan.n)  # of those that cannot change anything
         exact[live] = np.nan
-        floor = 0.0
+        floor, lost = 0.0, 0
         if len(rows):
             check = self.rm.plan(plan.base, some_rows(cells.edits, rows))
             edited = check.run()
-            exact[rows] = self.sign * (edited.values[:, self.rm.main].double().cpu().numpy() - plan.base.reward)
+            effects = self.sign * (edited.values[:, self.rm.main].double().cpu().numpy() - plan.base.reward)
+            exact[rows] = np.where(np.isfinite(effects), effects, np.nan)
+            lost = int((~np.isfinite(effects)).sum())
             floor, cost = edited.noise_floor, cost + check.forwards
         verified = Verified(rows, self.sign * change[rows], exact[rows], np.isin(rows, drawn), len(live) - len(top))
         self.screened[self._index] = Screened(verified, places(cells), exact, plan.forwards - cost)
         cells.take(plan.base.reward + change)
+        cells.lost += lost
         return floor, cost
 
     def _estimate(self, plan: Plan, source: Source) -> tuple[np.ndarray, float]:

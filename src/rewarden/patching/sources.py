@@ -30,8 +30,9 @@ def require_one_model(rm: object) -> None:
         RewardenError: `rm` is not one reward model.
     """
     if not hasattr(rm, "architecture"):
-        raise RewardenError(f"{type(rm).__name__} has no single residual stream", where="rm=",
-                            why="an ensemble's members are different models", fix="run the analysis on each member: rm.models")
+        raise RewardenError(f"{type(rm).__name__} has no single residual stream: causal analyses take one model at a time",
+                            where="rm=", why="the members of an ensemble are different models, and an edit is of one of them",
+                            fix="[rw.patch(model, pairs) for model in rm.models], and so for the other analyses")
 
 
 def counterparts(row: Encoded, other: Encoded, reading: Reading, other_reading: Reading, rule: Rule) -> np.ndarray:

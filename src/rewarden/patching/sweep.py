@@ -8,7 +8,7 @@ here every position has an explicit counterpart or none.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,11 @@ def patch(rm: RewardModel, pairs: Pair | Sequence[Pair], sites: Sequence[str] | 
         `effect` (pair, site, layer): reward of the base run − reward when the site holds what it held in the source
         (denoising: the reverse), for sites that are whole vectors; `effect_heads` (pair, layer, head) for z, `effect_q`
         (pair, layer, head), `effect_k`, `effect_v` (pair, layer, kv_head). With positions="each" all have `position` as
-        last axis, counted from the end: −1 is the last token of every pair. NaN where a position has no counterpart.
+        last axis, counted from the end: −1 is the last token of every pair. NaN where a position has no counterpart, or the
+        counterfactual reward is not finite (these are counted in `warnings`).
         `normalized` (and `normalized_heads`, ...): the effect ÷ `margin`, NaN where the margin is within the noise.
-        `mean`, `low`, `high`, `n`, `p`, `p_adjusted`, `marked`, `below_noise` of each: see `rewarden.patching.summary`.
+        `mean`, `low`, `high`, `n`, `p`, `p_adjusted`, `marked`, `below_noise` of each, and `tests`, the number of cells
+        tested together (not those that are exactly 0 in every pair): see `rewarden.patching.summary`.
         `reward_base`, `reward_source` (NaN without a source run), `margin` (pair). Coordinates `token`, `span` (−1 outside,
         0 template, 1 prompt, 2 response) and `aligned` (pair, position): where the source's counterpart stands, counted
         from the end of the source, 0 where there is none.
@@ -110,7 +112,7 @@ def require_sites(rm: RewardModel, sites: Sequence[str]) -> None:
 def assemble(sweeper: Sweeper, sweeps: Sequence[PairSweep]) -> Result:
     """The `patch` Result of all pairs' sweeps."""
     rm, options = sweeper.rm, sweeper.options
-    width = max(sweeper.base_row(index).length for index in range(len(sweeps)))
+    width = longest(sweeper)
     floor = max(rm.noise_floor, *(sweep.noise_floor for sweep in sweeps))
     margin = np.asarray([sweep.margin for sweep in sweeps])
     with np.errstate(invalid="ignore"):
@@ -126,15 +128,12 @@ def assemble(sweeper: Sweeper, sweeps: Sequence[PairSweep]) -> Result:
     data["margin"] = (("pair",), margin)
     for name in ("reward_base", "reward_source"):
         data[name] = (("pair",), np.asarray([getattr(sweep, name) for sweep in sweeps]))
-    named = {"site": [kind for kind in options.sites if kind not in PER_HEAD]}
     sizes = {axis: size for axes, values in effects.values() for axis, size in zip(axes, values.shape, strict=True)}
-    named |= {axis: np.arange(sizes[axis]) for axis in ("layer", "head", "kv_head") if axis in sizes}
-    pairs = {name: value for name, value in pair_coordinates(sweeper.pairs).items() if name != "side"}
-    found = xr.Dataset(data, coords={**pairs, **{axis: named[axis] for axis in named if axis in sizes},
-                                     **token_coordinates(sweeper, width)})
+    found = xr.Dataset(data, coords=coordinates_of(sweeper, sizes))
     asked = {**asdict(options), "sites": ", ".join(options.sites), "backend": backend_of(rm).name,
              "forwards": round(sum(sweep.forwards for sweep in sweeps), 6), "edits": sum(sweep.edits for sweep in sweeps)}
-    return Result("patch", found, {**rm.provenance(), **asked}, noise_floor=floor, warnings=warnings_of(sweeps))
+    warnings = warnings_of([sweep.apart for sweep in sweeps], sum(sweep.lost for sweep in sweeps))
+    return Result("patch", found, {**rm.provenance(), **asked}, noise_floor=floor, warnings=warnings)
 
 
 def axes_of(suffix: str, positions: str) -> tuple[str, ...]:
@@ -153,9 +152,32 @@ def stacked(values: Sequence[np.ndarray], width: int | None) -> np.ndarray:
     return out
 
 
-def token_coordinates(sweeper: Sweeper, width: int) -> dict[str, Any]:
+def longest(sweeper: Sweeper) -> int:
+    """Tokens of the longest base run: the size of the axis `position`."""
+    return max(sweeper.base_row(index).length for index in range(len(sweeper.pairs)))
+
+
+def coordinates_of(sweeper: Sweeper, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Coordinates of a sweep: its pairs, those of the axes site, layer, head, kv_head that it has, and its tokens.
+
+    Args:
+        sweeper: of the sweep.
+        sizes: axis → size, of all effects together.
+    """
+    named = {"site": [kind for kind in sweeper.options.sites if kind not in PER_HEAD],
+             **{axis: np.arange(sizes.get(axis, 0)) for axis in ("layer", "head", "kv_head")}}
+    return {**pairs_alone(sweeper.pairs), **{axis: values for axis, values in named.items() if axis in sizes},
+            **token_coordinates(sweeper)}
+
+
+def pairs_alone(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Coordinates of the axis `pair`, without those of the two sides: an effect is of both."""
+    return {name: value for name, value in pair_coordinates(pairs).items() if name != "side"}
+
+
+def token_coordinates(sweeper: Sweeper) -> dict[str, Any]:
     """Text, span and counterpart of every token of the base runs, (pair, position) counted from the end."""
-    n = len(sweeper.pairs)
+    n, width = len(sweeper.pairs), longest(sweeper)
     token = np.full((n, width), "", dtype=object)
     span, aligned = np.full((n, width), -1, dtype=np.int8), np.zeros((n, width), dtype=np.int64)
     for index, found in enumerate(sweeper.positions_of):
@@ -169,13 +191,21 @@ def token_coordinates(sweeper: Sweeper, width: int) -> dict[str, Any]:
             "aligned": (axes, aligned)}
 
 
-def warnings_of(sweeps: Sequence[PairSweep]) -> tuple[str, ...]:
-    """What a reader must know: pairs and cells without effects."""
-    found = set_apart(np.asarray([sweep.apart != NOT_FINITE for sweep in sweeps]))
-    unequal, lost = sum(sweep.apart == UNEQUAL for sweep in sweeps), sum(sweep.lost for sweep in sweeps)
-    if unequal:
-        found += (f"{unequal} of {len(sweeps)} pairs have runs of unequal length, which alignment='equal_only' leaves out; "
-                  "their effects are missing",)
+def warnings_of(apart: Sequence[str], lost: int) -> tuple[str, ...]:
+    """What a reader of effects must know: pairs and cells without any.
+
+    Args:
+        apart: of each pair why it has no effects, or "".
+        lost: counterfactuals whose reward is not finite.
+
+    Example:
+        >>> warnings_of(["", ""], lost=2)
+        ('2 counterfactuals have a reward that is not finite; their effects are missing',)
+    """
+    told = set_apart(np.asarray([why != NOT_FINITE for why in apart]))
+    if UNEQUAL in apart:
+        told += (f"{list(apart).count(UNEQUAL)} of {len(apart)} pairs have runs of unequal length, which "
+                 "alignment='equal_only' leaves out; their effects are missing",)
     if lost:
-        found += (f"{lost} counterfactuals have a reward that is not finite; their effects are missing",)
-    return found
+        told += (f"{lost} counterfactuals have a reward that is not finite; their effects are missing",)
+    return told

@@ -23,10 +23,12 @@ def _summary(values: np.ndarray, dims: tuple[str, ...], suffix: str = "", floor:
 
 
 def patch_result(n: int = 16, layers: int = 6, heads: int = 4, positions: int = 0, seed: int = 0,
-                 sites: tuple[str, ...] = ("resid_post", "attn_out", "mlp_out"), tokens: tuple[str, ...] = ()) -> Result:
+                 sites: tuple[str, ...] = ("resid_post", "attn_out", "mlp_out"), tokens: tuple[str, ...] = (),
+                 parts: tuple[str, ...] = ()) -> Result:
     """A patch result at the read-out, or at each of `positions` positions, the first two without a counterpart.
 
-    The first third of the positions is shared by both sides: its effects are rounding.
+    The first third of the positions is shared by both sides: its effects are rounding. `parts` are further sites out of q, k,
+    v, at the read-out; two query heads share a key head.
     """
     rng = np.random.default_rng(seed)
     margin = rng.normal(2.0, 0.5, size=n)
@@ -56,6 +58,11 @@ def patch_result(n: int = 16, layers: int = 6, heads: int = 4, positions: int = 
                 "head": np.arange(heads), "position": np.arange(-length, 0),
                 "token": (("pair", "position"), np.tile(np.array(names), (n, 1))),
                 "span": (("pair", "position"), np.tile(np.where(np.arange(length) < length // 3, 1, 2), (n, 1)))})
+    for part in parts:
+        axis, count = ("head", heads) if part == "q" else ("kv_head", heads // 2)
+        inside = rng.normal(0.02, 0.08, size=(n, layers, count))
+        data = data.assign({f"effect_{part}": (("pair", "layer", axis), inside),
+                            **_summary(inside, ("layer", axis), f"_{part}")}).assign_coords({axis: np.arange(count)})
     return Result(kind="patch", data=data, provenance={**PROVENANCE, "mode": "noising", "alignment": "suffix"},
                   noise_floor=1e-3)
 

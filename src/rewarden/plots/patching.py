@@ -1,7 +1,7 @@
 """Where is the reward decided, causally?
 
 In: a patch `Result` (effects of patched sites per pair, means with intervals). Out: Plotly figures: layers by tokens of one
-pair, sites by layers, layers by heads. Draws the result's own numbers, estimates nothing.
+pair, sites by layers (layers by heads are in `plots.heads`). Draws the result's own numbers, estimates nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from rewarden.errors import RewardenError
-from rewarden.plots.cells import HEAD_ROOM, add_once, cell_traces, panel_titles, reach_of
+from rewarden.plots.cells import HEAD_ROOM, add_once, cell_traces, reach_of
 from rewarden.plots.labels import hover, label
 from rewarden.plots.theme import CHOSEN, INK, MARGIN, OTHER, REJECTED, band, figure
 from rewarden.result import Result
@@ -46,12 +46,20 @@ def source_of(result: Result) -> str:
     return SOURCES.get(str(result.provenance.get("mode", "")), "patched")
 
 
-def _need(result: Result, name: str, where: str, *, each: bool = False) -> None:
-    """Refuse a result without this variable, or with (without) a position axis."""
+def need(result: Result, name: str, where: str, *, fix: str, each: bool = False) -> None:
+    """Refuse a result without this variable, or with (without) a position axis.
+
+    Args:
+        result: what was given.
+        name: the variable.
+        where: the figure.
+        fix: what to do where a patch result lacks the variable.
+        each: whether it must have an effect for each position.
+    """
     if name not in result.data:
-        raise RewardenError("the result has no "
-                            f"{name!r}", where=where, why=f"it holds {sorted(map(str, result.data.data_vars))}",
-                            fix='patch with sites that include "z"' if name.endswith("heads") else "pass a patch result")
+        held = sorted(map(str, result.data.data_vars))
+        raise RewardenError(f"the result has no {name!r}", where=where, why=f"it holds {held}",
+                            fix=fix if any(other.startswith("effect") for other in held) else "pass a patch result")
     if ("position" in result.data[name].dims) != each:
         wanted, has = ("each", "one effect for all positions") if each else ("read_out", "an effect for each position")
         raise RewardenError(f"this figure needs positions={wanted!r}", where=where, why=f"the result has {has}",
@@ -106,7 +114,8 @@ def patch_positions(result: Result, pair: int | str = 0, site: str | Sequence[st
         >>> drawn.layout.xaxis.ticktext[-2:]
         ('&lt;e&gt;', 'f')
     """
-    _need(result, "effect", "plots.patch_positions", each=True)
+    need(result, "effect", "plots.patch_positions", each=True,
+         fix='patch whole vectors, sites=("resid_post", "attn_out", "mlp_out"); heads have no map by position')
     data = result.data
     row, sites = _asked(result, pair, site)
     effect, noise = (data[part].isel(pair=row).sel(site=sites).transpose("site", "layer", "position").values
@@ -189,7 +198,8 @@ def patch_layers(result: Result, sites: Sequence[str] | None = None) -> go.Figur
     Returns:
         A line with its band for each site; filled dots differ from zero, open ones do not. The dotted line is the mean margin.
     """
-    _need(result, "effect", "plots.patch_layers")
+    need(result, "effect", "plots.patch_layers",
+         fix='plots.patch_heads(result) draws z, q, k and v; for lines by layer patch whole vectors, sites=("resid_post",)')
     data = result.data
     layers = data["layer"].values
     where = {"all": "at every position", "read_out": "at the read-out"}.get(str(result.provenance.get("positions", "")), "")
@@ -212,57 +222,3 @@ def patch_layers(result: Result, sites: Sequence[str] | None = None) -> go.Figur
     drawn.update_xaxes(zeroline=False, dtick=1 if len(layers) <= 24 else None)
     drawn.update_yaxes(rangemode="tozero")
     return drawn
-
-
-def patch_heads(result: Result, attribution: Result | None = None) -> go.Figure:
-    """Which attention heads cause the margin, and are they the ones that write it?
-
-    Args:
-        result: a patch result with sites that include "z": `mean_heads`, `marked_heads` (layer, head).
-        attribution: an attribution result of the same model, drawn beside it on the same scale.
-
-    Returns:
-        Maps of layers (downwards) by heads; blue supports the margin, orange works against it. Grey cells are rounding, dots
-        mark heads that differ from zero.
-    """
-    _need(result, "effect_heads", "plots.patch_heads")
-    data, floor = result.data, float(result.noise_floor or 0.0)
-    causal = data["mean_heads"].transpose("layer", "head").values
-    maps = [(f"causal effect, mean of {data.sizes['pair']} pairs", causal, np.abs(causal) <= floor,
-             data["marked_heads"].transpose("layer", "head").values)]
-    if attribution is not None:
-        written = attributed_heads(attribution, causal.shape)
-        maps.append((f"attribution, mean of {attribution.data.sizes['pair']} pairs", written,
-                     np.abs(written) <= float(attribution.noise_floor or 0.0), None))
-    height = 170 + min(26 * len(causal), 460)
-    beside = "" if attribution is None else ", beside what it writes"
-    drawn = figure(f"Effect of each head's output {source_of(result)}{beside}", height=height)
-    drawn.set_subplots(rows=1, cols=len(maps), horizontal_spacing=0.08)
-    reach = reach_of(*(values for _, values, _, _ in maps))
-    for column, (name, values, noise, marked) in enumerate(maps, start=1):
-        traces = cell_traces(values, reach=reach, noise=noise, marked=marked, missing="no such head", xgap=1, ygap=1,
-                             unit="reward", showscale=column == 1,
-                             hovertemplate="layer %{y}, head %{x}: %{z:.4g}<extra>" + name.split(",")[0] + "</extra>")
-        add_once(drawn, traces, row=1, col=column)
-    heads, layers = causal.shape[1], len(causal)
-    drawn.update_xaxes(title_text="head", showgrid=False, dtick=1 if heads <= 16 else None, zeroline=False,
-                       range=[-0.5, heads - 0.5])
-    drawn.update_yaxes(showgrid=False, dtick=1 if layers <= 24 else None, zeroline=False, range=[layers - 0.5, -0.5])
-    drawn.update_yaxes(title_text="layer", row=1, col=1)
-    panel_titles(drawn, [(name,) for name, *_ in maps], height)
-    return drawn
-
-
-def attributed_heads(attribution: Result, shape: tuple[int, int]) -> np.ndarray:
-    """Mean contribution of each head to the margin, [layer, head]; NaN where the attribution has none.
-
-    Args:
-        attribution: an attribution result whose coordinate `kind` marks heads.
-        shape: layers and heads of the map.
-    """
-    data = attribution.data
-    rows = np.flatnonzero(data["kind"].values == "head")
-    layer, head = data["layer"].values[rows].astype(int), data["head"].values[rows].astype(int)
-    values = np.full((max(shape[0], layer.max(initial=-1) + 1), max(shape[1], head.max(initial=-1) + 1)), np.nan)
-    values[layer, head] = data["mean"].values[rows]
-    return values[: shape[0], : shape[1]]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from rewarden import plots
+from rewarden.plots.heads import attributed_heads
 from rewarden.plots.labels import one_line
-from rewarden.plots.patching import attributed_heads
 from rewarden.report.context import Audit
 from rewarden.report.effects import by_size, cell_name, cell_rows, effect_rows
 from rewarden.report.estimates import MINIMUM, too_few
@@ -104,8 +104,8 @@ def build(audit: Audit) -> Section | None:
                    f"the start, so that the prompt meets itself, and the last token meets the last. {facts.get('edits')} "
                    f"counterfactuals cost what {number(float(facts.get('forwards', np.nan)), 3)} forwards cost "
                    f"({facts.get('backend')}). Effects up to {number(float(result.noise_floor or 0), 2)} reward units are "
-                   "rounding. Intervals: bootstrap over prompts; marks: sign flips over prompts, Benjamini-Hochberg over all "
-                   f"cells at {100 * ALPHA:g} %. {' '.join(left_out)}".strip(),
+                   "rounding. Intervals: bootstrap over prompts; marks: sign flips over prompts, Benjamini-Hochberg at "
+                   f"{100 * ALPHA:g} % over all cells but those that are exactly 0 in every pair. {' '.join(left_out)}".strip(),
                    {"margin": float(np.nanmean(result.data["margin"].values)), "n": len(rows),
                     "layers": layers.to_dict("records"), "cells": cell_rows(result).to_dict("records"),
                     "maps": [{"pair": str(audit.table.loc[row, "id"]), "reason": reason} for row, reason, _ in shown]})
@@ -198,6 +198,6 @@ def _findings(result: Result, layers: pd.DataFrame) -> list[Finding]:
             20))
     elif len(parts):
         findings.append(Finding("There is no evidence that any single attention write, MLP or head at the read-out has an "
-                                f"effect on the reward (n = {n} pairs; sign-flip test, Benjamini-Hochberg over {len(cells)} "
-                                "cells).", "fact", 3))
+                                f"effect on the reward (n = {n} pairs; sign-flip test, Benjamini-Hochberg over "
+                                f"{int(cells['p_adjusted'].notna().sum())} tested cells).", "fact", 3))
     return findings

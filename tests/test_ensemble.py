@@ -1,0 +1,54 @@
+"""An ensemble scores; what looks inside or edits takes one model at a time, and says so with the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+
+import pytest
+from tests.patching.by_hand import SHORTER, model_of
+
+import rewarden as rw
+from rewarden.errors import RewardenError
+
+INSIDE = ("edit", "plan", "base", "bases", "trace", "traces", "architecture", "readout", "read_layer", "forward")
+VERBS = (rw.patch, rw.patch_paths, rw.estimate_effects, rw.agreement, rw.flip)
+
+
+def both() -> rw.Ensemble:
+    return rw.Ensemble([model_of("llama"), model_of("gpt2")])
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_what_a_single_model_has_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(RewardenError) as error:
+        getattr(both(), name)
+    told = error.value
+    assert (told.what, told.where, told.why, told.fix) == (
+        f"Ensemble has no {name!r}: looking inside and editing take one model at a time", f"ensemble.{name}",
+        "the members are different models; no run and no activation is common to them",
+        f"call the analysis, or use model.{name}, for each model in ensemble.models")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
+def test_causal_analyses_take_one_model_at_a_time(verb: Callable[..., object]) -> None:
+    with pytest.raises(RewardenError) as error:
+        verb(both(), SHORTER)
+    told = error.value
+    assert told.what == "Ensemble has no single residual stream: causal analyses take one model at a time"
+    assert (told.where, told.fix) == ("rm=", "[rw.patch(model, pairs) for model in rm.models], and so for the other analyses")
+
+
+@pytest.mark.parametrize("verb", [rw.attribute, rw.reward_lens], ids=lambda verb: verb.__name__)
+def test_the_lens_and_the_ledger_refuse_it_too(verb: Callable[..., object]) -> None:
+    with pytest.raises(RewardenError, match="Ensemble has no"):
+        verb(both(), SHORTER)
+
+
+def test_other_names_are_missing_as_ever() -> None:
+    ensemble = both()
+    with pytest.raises(AttributeError, match="'Ensemble' object has no attribute 'nothing'"):
+        getattr(ensemble, "nothing")  # noqa: B009  # as an attribute it would not type-check
+    assert not hasattr(ensemble, "architecture")
+    twin = copy(ensemble)
+    assert (twin.models, twin.name) == (ensemble.models, ensemble.name)
