@@ -133,7 +133,7 @@ def test_a_model_the_engine_does_not_fit_is_run_whole_and_says_so(monkeypatch: p
 
 def test_the_published_path_is_a_literal_one() -> None:
     rm = rw.load()
-    texts = [" Love", "Love", "\ufffd", "x"]
+    texts = [" Love", "Love", "\ufffd", "x", "", " \n"]
     tokenizer, expected = rm.tokenizer, []
     for text in texts:
         talk = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": text}]

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rewarden.conversation import Conversation, Message
+from rewarden.conversation import Message
 from rewarden.encoding import RESPONSE, Encoded
 from rewarden.errors import RewardenError
 from rewarden.readout.base import last_position
+from rewarden.tokens.vocabulary import render
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
@@ -38,8 +39,7 @@ def score_as_text(rm: RewardModel, messages: Sequence[Message], texts: Sequence[
         raise RewardenError("the published path needs a chat template", where="mode='text'",
                             why=f"conversations are written as {rm.encoder.scheme!r}",
                             fix="pass chat_template= to rewarden.load")
-    rendered = [rm.encoder.render(rm.readout.messages(Conversation([*messages, {"role": "assistant", "content": text}])))
-                for text in texts]
+    rendered = [render(rm, messages, text) for text in texts]
     rows = [_row(np.asarray(ids, np.int64)) for ids in
             rm.tokenizer(rendered, add_special_tokens=True, verbose=False)["input_ids"]]
     if any(not np.array_equal(rm.readout.read(row).positions, last_position(row)) for row in rows[:1]):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewarden.conversation import Conversation
+from rewarden.conversation import Conversation, Message
+from rewarden.readout import Readout
 from rewarden.tokens.slot import find_slot
 
 if TYPE_CHECKING:
@@ -154,8 +155,15 @@ SHORT = "Hi"
 
 
 def _render(rm: RewardModel, response: str) -> str:
-    talk = Conversation([{"role": "user", "content": SHORT}, {"role": "assistant", "content": response}])
-    return rm.encoder.render(rm.readout.messages(talk))
+    return render(rm, ({"role": "user", "content": SHORT},), response)
+
+
+def render(rm: RewardModel, messages: Sequence[Message], response: str) -> str:
+    """The text of a conversation whose response may be nothing but white space, as that of a token may."""
+    talk = [*messages, {"role": "assistant", "content": response}]
+    if type(rm.readout).messages is Readout.messages or not response.strip():
+        return rm.encoder.render(talk)
+    return rm.encoder.render(rm.readout.messages(Conversation(talk)))
 
 
 def _round_trip(rm: RewardModel, ids: np.ndarray, text: Sequence[str], rendered: Sequence[str]) -> np.ndarray:
