@@ -15,16 +15,11 @@ from rewarden.readout import make_judge
 from rewarden.readout.options import make_implicit
 from rewarden.result import Result
 from rewarden.reward_model import RewardModel
-from rewarden.tokens import base_lm, token_scores
-from rewarden.tokens.base_lm import (
-    compare_with_base,
-    extreme_lifts,
-    implicit_reward,
-    implicit_scores,
-    next_token,
-    next_token_log_probs,
-)
+from rewarden.tokens import next_token as next_token_module
+from rewarden.tokens import token_scores
+from rewarden.tokens.base_lm import compare_with_base, extreme_lifts, implicit_reward, implicit_scores
 from rewarden.tokens.framing import framing_plane
+from rewarden.tokens.next_token import next_token, next_token_log_probs
 from rewarden.tokens.slot import find_slot
 
 PROMPTS = ["what is the capital of France?", "Tell me a joke"]
@@ -66,7 +61,7 @@ def test_log_probabilities_are_hfs_own(family: str) -> None:
 def test_the_vocabulary_in_chunks_is_the_vocabulary(monkeypatch) -> None:
     model, tokenizer = causal("gemma2"), tiny_tokenizer()
     whole = next_token_log_probs((model, tokenizer), PROMPTS[0])
-    monkeypatch.setattr(base_lm, "VOCABULARY_CHUNK", 7)
+    monkeypatch.setattr(next_token_module, "VOCABULARY_CHUNK", 7)
     np.testing.assert_allclose(next_token_log_probs((model, tokenizer), PROMPTS[0]).log_prob, whole.log_prob, atol=5e-6)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from rewarden.tokens.blocks import jackknife_ends, random_blocks
+from rewarden.tokens.comparison.blocks import jackknife_ends, random_blocks
 
 
 def test_clusters_stay_together_and_blocks_are_even():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rewarden.tokens.concordance import concordance, order_of, taus
+from rewarden.tokens.comparison.concordance import concordance, order_of, taus
 
 
 def all_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:

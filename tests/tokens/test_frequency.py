@@ -8,9 +8,9 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.frequency import frequency_effect
 from rewarden.tokens.scores import token_scores
-from rewarden.tokens.words import frequencies
+from rewarden.tokens.words.frequencies import frequencies
+from rewarden.tokens.words.frequency_effect import frequency_effect
 
 SEEDS = 200
 SLOPES = {"frequency": -0.3, "valence": 0.5}

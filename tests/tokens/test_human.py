@@ -10,10 +10,10 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import bootstrap_interval, spearman
-from rewarden.tokens import human as human_module
-from rewarden.tokens import token_scores
-from rewarden.tokens.human import human_agreement, largest_gaps, rank_interval, rank_terms, texts_and_rewards
-from rewarden.tokens.loaders import load_elo
+from rewarden.tokens import rank_intervals, token_scores
+from rewarden.tokens.human import human_agreement, largest_gaps, texts_and_rewards
+from rewarden.tokens.rank_intervals import rank_interval, rank_terms
+from rewarden.tokens.words.loaders import load_elo
 
 ONE_THING_RHO = [.2932, .3323, .4047, .3915, .3738, .3452, .3741, .5411, .3765, .3586]
 ONE_THING_TAU = [.2006, .2322, .2829, .2739, .2581, .2367, .2568, .3844, .2590, .2474]
@@ -80,7 +80,7 @@ def test_long_lists_have_nearly_the_ends_of_ranking_anew(name: str, monkeypatch)
     x = rng.standard_normal(400)
     y = 0.6 * x + 0.8 * rng.standard_normal(400)
     anew = rank_interval(x, y, name, n_resamples=1000)
-    monkeypatch.setattr(human_module, "RERANKED", 10)
+    monkeypatch.setattr(rank_intervals, "RERANKED", 10)
     quick = rank_interval(x, y, name, n_resamples=1000)
     assert quick.method.endswith("linearised")
     assert not anew.method.endswith("linearised")

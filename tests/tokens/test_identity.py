@@ -14,8 +14,9 @@ from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, bootstrap_interval
 from rewarden.tokens import token_scores
-from rewarden.tokens.identity import TERM_CONTROLS, identity_bias
-from rewarden.tokens.words import Lexicon, frequencies
+from rewarden.tokens.words.frequencies import frequencies
+from rewarden.tokens.words.identity import TERM_CONTROLS, identity_bias
+from rewarden.tokens.words.lexicons import Lexicon
 
 FAST = {"n_resamples": 50, "permutations": 299}
 

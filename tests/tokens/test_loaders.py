@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from rewarden.errors import RewardenError
-from rewarden.tokens.loaders import (
+from rewarden.tokens.words.loaders import (
     identity_terms,
     load_descriptors,
     load_elo,

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from rewarden.errors import RewardenError
-from rewarden.tokens.mantel import joint_regression, mantel, rank_correlation, upper, without
+from rewarden.tokens.comparison.mantel import joint_regression, mantel, rank_correlation, upper, without
 
 
 def symmetric(m: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,8 @@ from sklearn.manifold import smacof as sklearn_smacof
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.maps import classical_mds, model_map, smacof
-from rewarden.tokens.rank_agreement import rank_agreement
+from rewarden.tokens.comparison.maps import classical_mds, model_map, smacof
+from rewarden.tokens.comparison.rank_agreement import rank_agreement
 
 # Kendall's tau of ten reward models, Christian et al. 2025, fig. 2A, as printed.
 TAU = np.array([

@@ -9,10 +9,10 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import bootstrap_interval
-from rewarden.tokens.blocks import random_blocks
-from rewarden.tokens.moments import moments
+from rewarden.tokens.comparison.blocks import random_blocks
+from rewarden.tokens.comparison.moments import moments
+from rewarden.tokens.comparison.shared import shared_vocabulary
 from rewarden.tokens.scores import token_scores
-from rewarden.tokens.shared import shared_vocabulary
 
 
 def scan(reward, *, prompts=None, flags=None, **rest):

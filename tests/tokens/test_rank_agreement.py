@@ -14,10 +14,10 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import holm
-from rewarden.tokens.blocks import random_blocks
-from rewarden.tokens.rank_agreement import rank_agreement
+from rewarden.tokens.comparison.blocks import random_blocks
+from rewarden.tokens.comparison.rank_agreement import rank_agreement
+from rewarden.tokens.comparison.shared import shared_vocabulary
 from rewarden.tokens.scores import ties_of, token_scores
-from rewarden.tokens.shared import shared_vocabulary
 
 MODELS = ["N-Gem", "S-Gem-v0.2", "S-Gem", "S-Lla", "N-Lla", "L-Lla", "R-Lla-8B", "R-Lla-3B", "F-Lla", "R-Gem-2B"]
 

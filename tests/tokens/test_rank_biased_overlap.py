@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rewarden.errors import RewardenError
-from rewarden.tokens.rank_biased_overlap import depth_needed, overlap, rank_biased_overlap, ranking
+from rewarden.tokens.comparison.rank_biased_overlap import depth_needed, overlap, rank_biased_overlap, ranking
 
 
 def by_definition(x: np.ndarray, y: np.ndarray, p: float, ties: str) -> float:

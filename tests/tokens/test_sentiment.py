@@ -10,11 +10,11 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.regression import ols_hc3
+from rewarden.tokens.comparison.shared import shared_vocabulary
 from rewarden.tokens.scores import token_scores
-from rewarden.tokens.sentiment import SIGNS, sentiment_slopes
-from rewarden.tokens.shared import shared_vocabulary
-from rewarden.tokens.word_table import shared_words
+from rewarden.tokens.words.regression import ols_hc3
+from rewarden.tokens.words.sentiment import SIGNS, sentiment_slopes
+from rewarden.tokens.words.table import shared_words
 
 SEEDS = 200
 

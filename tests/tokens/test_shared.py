@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rewarden.errors import RewardenError
+from rewarden.tokens.comparison.shared import SharedScores, shared_vocabulary
 from rewarden.tokens.scores import token_scores
-from rewarden.tokens.shared import SharedScores, shared_vocabulary
 
 PROMPTS = ["best?", "worst?"]
 

@@ -12,10 +12,10 @@ from tests.tokens.test_maps import TAU
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import holm
-from rewarden.tokens.blocks import jackknife_ends
-from rewarden.tokens.mantel import joint_regression, mantel, rank_correlation, without
-from rewarden.tokens.rank_agreement import rank_agreement
-from rewarden.tokens.similarity import model_similarity, property_matrices
+from rewarden.tokens.comparison.blocks import jackknife_ends
+from rewarden.tokens.comparison.mantel import joint_regression, mantel, rank_correlation, without
+from rewarden.tokens.comparison.rank_agreement import rank_agreement
+from rewarden.tokens.comparison.similarity import model_similarity, property_matrices
 
 NAMES = ["N-Gem", "S-Gem-v0.2", "S-Gem", "S-Lla", "N-Lla", "L-Lla", "R-Lla-8B", "R-Lla-3B", "F-Lla", "R-Gem-2B"]
 TABLE = pd.DataFrame({"base": list("GGGLLLLLLG"), "developer": list("NSSSNLRRFR"),

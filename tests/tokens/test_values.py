@@ -9,9 +9,9 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.loaders import word_grid
 from rewarden.tokens.scores import token_scores
-from rewarden.tokens.values import word_grid_scores
+from rewarden.tokens.words.loaders import word_grid
+from rewarden.tokens.words.values import word_grid_scores
 
 QUICK = {"n_resamples": 300, "permutations": 499}
 WORDS = [word for words in word_grid().values() for word in words]

@@ -13,18 +13,10 @@ import xarray as xr
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.tokens.scores import token_scores
-from rewarden.tokens.word_table import match_words, shared_words, word_table
-from rewarden.tokens.words import (
-    Lexicon,
-    afinn,
-    as_lexicon,
-    frequencies,
-    lexicon_file,
-    normal_text,
-    vader,
-    word_of,
-    words_of,
-)
+from rewarden.tokens.words.frequencies import frequencies
+from rewarden.tokens.words.lexicons import Lexicon, afinn, as_lexicon, lexicon_file, vader
+from rewarden.tokens.words.matching import normal_text, word_of, words_of
+from rewarden.tokens.words.table import match_words, shared_words, word_table
 
 
 def scan(reward, text, prompts=None, **flags):
@@ -161,7 +153,7 @@ def test_afinn_of_the_package_is_read_and_not_run(tmp_path, monkeypatch):
 
 
 def test_missing_packages_say_what_to_type(monkeypatch):
-    monkeypatch.setattr("rewarden.tokens.words.find_spec", lambda name: None)
+    monkeypatch.setattr("rewarden.tokens.words.lexicons.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     with pytest.raises(RewardenError, match=r"pip install 'rewarden\[words\]'"):
         vader()

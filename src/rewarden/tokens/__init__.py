@@ -1,13 +1,70 @@
-"""What does a reward model love and hate? Every token scored as the response, its statistics, and search for longer ones."""
+"""What does a reward model love and hate? Every token scored as the response, its statistics, and search for longer ones.
 
-from rewarden.tokens.gaps import rank_gaps
-from rewarden.tokens.maps import model_map
-from rewarden.tokens.moments import moments
-from rewarden.tokens.rank_agreement import rank_agreement
-from rewarden.tokens.responses import score_responses
-from rewarden.tokens.scan import score_vocabulary
-from rewarden.tokens.scores import TokenScores, token_scores
-from rewarden.tokens.shared import SharedScores, shared_vocabulary
+A name is fetched from its module when it is first used: a scan needs none of the statistics.
+"""
 
-__all__ = ["SharedScores", "TokenScores", "model_map", "moments", "rank_agreement", "rank_gaps", "score_responses",
-           "score_vocabulary", "shared_vocabulary", "token_scores"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "score_vocabulary": "scan",
+    "score_responses": "responses",
+    "TokenScores": "scores",
+    "token_scores": "scores",
+    "describe_ids": "vocabulary",
+    "find_slot": "slot",
+    "shared_vocabulary": "comparison.shared",
+    "SharedScores": "comparison.shared",
+    "rank_gaps": "comparison.gaps",
+    "moments": "comparison.moments",
+    "rank_agreement": "comparison.rank_agreement",
+    "model_map": "comparison.maps",
+    "classical_mds": "comparison.maps",
+    "smacof": "comparison.maps",
+    "mantel": "comparison.mantel",
+    "joint_regression": "comparison.mantel",
+    "property_matrices": "comparison.similarity",
+    "model_similarity": "comparison.similarity",
+    "framing_plane": "framing",
+    "framing_extremes": "framing",
+    "human_agreement": "human",
+    "largest_gaps": "human",
+    "next_token_log_probs": "next_token",
+    "compare_with_base": "base_lm",
+    "extreme_lifts": "base_lm",
+    "implicit_reward": "base_lm",
+    "implicit_scores": "base_lm",
+    "vader": "words.lexicons",
+    "afinn": "words.lexicons",
+    "lexicon_file": "words.lexicons",
+    "Lexicon": "words.lexicons",
+    "frequencies": "words.frequencies",
+    "words_of": "words.matching",
+    "sentiment_slopes": "words.sentiment",
+    "frequency_effect": "words.frequency_effect",
+    "word_grid_scores": "words.values",
+    "identity_bias": "words.identity",
+    "load_elo": "words.loaders",
+    "load_descriptors": "words.loaders",
+    "load_word_lists": "words.loaders",
+    "load_word_values": "words.loaders",
+    "identity_terms": "words.loaders",
+    "word_grid": "words.loaders",
+}
+"""Module of each public name, below this package."""
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rewarden.tokens' has no attribute {name!r}")
+    value = getattr(import_module(f"rewarden.tokens.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -17,7 +17,7 @@ import xarray as xr
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import bootstrap_interval, content_clusters, require_n
-from rewarden.tokens.human import rank_interval
+from rewarden.tokens.rank_intervals import rank_interval
 from rewarden.tokens.scores import FLAGS, TokenScores
 
 AXES = ("agree", "oppose")

@@ -51,7 +51,7 @@ def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, syst
         >>> import rewarden as rw
         >>> rm = rw.load()
         >>> scores = rw.score_vocabulary(rm, "Hi", ids=range(300, 320))
-        >>> scores.reward.shape, scores.top(1)["reward"][0] == scores.reward.max()
+        >>> scores.reward.shape, bool(scores.top(1)["reward"][0] == scores.reward.max())
         ((1, 20), True)
     """
     if mode not in ("ids", "text"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.words import normal_text, objects, words_of
+from rewarden.tokens.words.matching import normal_text, objects, words_of
 
 Prompts = int | str | Sequence[int | str] | None
 """Numbers or texts of scored prompts; None for all."""

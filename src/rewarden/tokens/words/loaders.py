@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rewarden.errors import RewardenError
-from rewarden.tokens.cells import FilePath, bad_row, bad_shape, cells_of, is_number, json_object, number_in, read_text
+from rewarden.tokens.words.files import FilePath, bad_row, bad_shape, cells_of, is_number, json_object, number_in, read_text
 
 ELO_COLUMNS = ("elo_rank", "elo_score", "name", "elo_matches")
 """First columns of an EloEverything table; every further one is a model."""
@@ -233,7 +233,7 @@ def word_grid() -> dict[str, list[str]]:
 
 
 def _own(name: str, key: str) -> dict[str, list[str]]:
-    file = resources.files("rewarden.tokens").joinpath("lists", f"{name}.json")
+    file = resources.files("rewarden.tokens.words").joinpath("lists", f"{name}.json")
     return json.loads(file.read_text(encoding="utf-8"))[key]
 
 

@@ -1,15 +1,12 @@
-"""Which word is each token, what feeling does the word carry, and how often is it used?
+"""What feeling does a word carry?
 
-In: tokens' texts, lexicons, frequency tables. Out: words, and a value for each, joined without regard to case and white space:
+In: lexicons of packages, files, dicts or functions. Out: a value for each word, joined without regard to case and white space:
 the published join left the space on, so that tokens with a leading space never matched. Ignorant of models and rewards.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,63 +18,12 @@ from typing import Any
 import numpy as np
 
 from rewarden.errors import RewardenError
-from rewarden.result import Result
-from rewarden.tokens.cells import FilePath
-from rewarden.tokens.loaders import load_word_values
+from rewarden.tokens.words.files import FilePath
+from rewarden.tokens.words.loaders import load_word_values
+from rewarden.tokens.words.matching import normal_text, word_of
 
 EXTRA = "pip install 'rewarden[words]'"
 """What installs vaderSentiment and wordfreq."""
-
-MILLION_TO_ZIPF = 3.0
-"""The Zipf scale is log10 per billion words: 3 is once in a million, 6 once in a thousand."""
-
-
-def normal_text(text: str) -> str:
-    """A text as it is joined: compatible Unicode form, straight apostrophes, one blank between words, case folded.
-
-    Example:
-        >>> normal_text(" LOVE  Don’t ")
-        "love don't"
-    """
-    folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
-    return " ".join(folded.split())
-
-
-def word_of(text: str) -> str:
-    """The word a token's text is, "" when it is none: letters, with apostrophes and hyphens inside only.
-
-    Example:
-        >>> [word_of(text) for text in (" Love", "don't", "self-made", "'s", "-ing", "b2b", "two words")]
-        ['love', "don't", 'self-made', '', '', '', '']
-    """
-    word = normal_text(text)
-    return word if all(_letters(part) for part in re.split("['-]", word)) else ""
-
-
-def _letters(part: str) -> bool:
-    # Marks (vowel signs of Indic scripts) are no letters to Python, but no word there goes without them.
-    return part[:1].isalpha() and (part.isalpha() or all(c.isalpha() or unicodedata.category(c)[0] == "M" for c in part))
-
-
-def words_of(scores: Result) -> np.ndarray:
-    """The word of each token of a scan.
-
-    A fragment without a leading space counts as the word it spells: here it is the whole response.
-
-    Args:
-        scores: a `TokenScores`.
-
-    Returns:
-        Words object [token], "" where there is none (control tokens, tokens that are no text, numbers, signs).
-
-    Example:
-        >>> from rewarden.tokens.scores import token_scores
-        >>> words_of(token_scores([[0, 0, 0]], token_id=[1, 2, 3], text=[" Love", "love", "!"], prompts=["Hi"])).tolist()
-        ['love', 'love', '']
-    """
-    data = scores.data
-    known = zip(data["text"].values, data["special"].values | data["byte"].values, strict=True)
-    return objects("" if hidden else word_of(text) for text, hidden in known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +45,6 @@ class Lexicon:
             [3.0, nan]
         """
         return np.array([self.valence.get(word, math.nan) for word in words], np.float64)
-
 
 LexiconLike = Lexicon | Mapping[str, float] | Callable[[str], float | None] | FilePath | None
 
@@ -227,94 +172,3 @@ def _package_file(package: str, *parts: str) -> Path | None:
     folders = list(spec.submodule_search_locations or []) if spec else []
     paths = [Path(folder, *parts) for folder in folders]
     return next((path for path in paths if path.is_file()), None)
-
-
-@dataclass(frozen=True, eq=False)
-class Frequencies:
-    """How often words are used."""
-
-    zipf: np.ndarray
-    """float64 [word], log10 occurrences per billion words; NaN where the source has none."""
-    source: str
-    """For provenance."""
-    coverage: float
-    """Share of the distinct words that have a frequency."""
-
-
-FrequencySource = str | Path | Mapping[str, float] | Frequencies
-
-
-def frequencies(words: Sequence[str] | np.ndarray, source: FrequencySource = "wordfreq", language: str = "en") -> Frequencies:
-    """How often words are used, on the Zipf scale.
-
-    Args:
-        words: normalised [word]; "" has no frequency and counts as no word.
-        source: "wordfreq" (the package; some 320,000 English words), a dict word -> occurrences per million words, or a file of
-            the same (see `load_word_values`). Rows of one word (parts of speech) are added up: the published join kept them
-            apart and counted such words twice.
-        language: of wordfreq.
-
-    Raises:
-        RewardenError: the package or the language is missing, a negative frequency, a file that cannot be read.
-
-    Source: wordfreq 3 (code Apache-2.0, data CC BY-SA); Zipf scale: van Heuven et al. 2014.
-
-    Example:
-        >>> found = frequencies(["love", "zyzzqx"], {"Love": 100.0})
-        >>> found.zipf.tolist(), found.coverage
-        ([5.0, nan], 0.5)
-    """
-    if isinstance(source, Frequencies):
-        if len(source.zipf) != len(words):
-            raise RewardenError(f"{len(source.zipf)} frequencies for {len(words)} words", where="frequencies=",
-                                fix="pass the table itself, so that it is joined by word")
-        return source
-    if isinstance(source, str) and source == "wordfreq":
-        name, look_up = _wordfreq(language)
-    else:
-        is_table = isinstance(source, Mapping)
-        rows = list(source.items()) if is_table else [(r.word, r.value) for r in load_word_values(source)]
-        name = f"a table of {len(rows)} words" if is_table else Path(source).name
-        look_up = _summed(rows).get
-    found = {str(word): look_up(str(word)) for word in dict.fromkeys(words) if word}
-    zipf = np.array([math.nan if found.get(word) is None else found[word] for word in words], np.float64)
-    covered = sum(value is not None for value in found.values())
-    return Frequencies(zipf, name, covered / len(found) if found else math.nan)
-
-
-def _summed(rows: Iterable[tuple[str, Any]]) -> dict[str, float]:
-    """Zipf value of each word; a word that never occurs has none."""
-    total: dict[str, float] = {}
-    for word, value in rows:
-        if not (math.isfinite(value) and value >= 0):
-            raise RewardenError(f"{word!r} occurs {value!r} times in a million words", where="frequencies=",
-                                fix="give occurrences per million words, not their logarithm")
-        total[normal_text(word)] = total.get(normal_text(word), 0.0) + value
-    return {word: math.log10(value) + MILLION_TO_ZIPF for word, value in total.items() if value > 0}
-
-
-def _wordfreq(language: str) -> tuple[str, Callable[[str], float | None]]:
-    try:
-        package = importlib.import_module("wordfreq")
-        listed = package.get_frequency_dict(language, "best")
-    except (ModuleNotFoundError, LookupError) as failed:
-        missing = isinstance(failed, ModuleNotFoundError)
-        raise RewardenError("no word frequencies" + ("" if missing else f" for language {language!r}"), why=str(failed),
-                            fix=EXTRA if missing else "pass frequencies= a table word -> occurrences per million") from failed
-
-    def look_up(word: str) -> float | None:
-        # The list itself first: the package's own look-up splits every word into parts, which is slow for a vocabulary. Words
-        # that are not listed (with hyphens) get the frequency it puts together from their parts.
-        share = listed.get(word)
-        zipf = math.log10(share) + 9.0 if share else package.zipf_frequency(word, language)
-        return zipf if zipf > 0 else None
-
-    return f"wordfreq {version('wordfreq')}, {language}", look_up
-
-
-def objects(values: Iterable[str]) -> np.ndarray:
-    """Texts as an object array: fixed-width text would drop NUL at the end."""
-    listed = list(values)
-    out = np.empty(len(listed), dtype=object)
-    out[:] = listed
-    return out

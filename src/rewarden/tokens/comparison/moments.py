@@ -18,9 +18,9 @@ from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import bootstrap_interval, require_n
 from rewarden.statistics.sampling import cluster_codes
-from rewarden.tokens.blocks import random_blocks
+from rewarden.tokens.comparison.blocks import random_blocks
+from rewarden.tokens.comparison.shared import SharedScores
 from rewarden.tokens.scores import TokenScores
-from rewarden.tokens.shared import SharedScores
 
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
 FIELDS = ("value", "low", "high")

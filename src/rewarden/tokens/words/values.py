@@ -18,9 +18,9 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, bootstrap_interval, permutation_test, require_n, sign_flip_test
-from rewarden.tokens.loaders import word_grid
-from rewarden.tokens.word_table import Prompts, WordTable, match_words, word_table
-from rewarden.tokens.words import objects
+from rewarden.tokens.words.loaders import word_grid
+from rewarden.tokens.words.matching import objects
+from rewarden.tokens.words.table import Prompts, WordTable, match_words, word_table
 
 FEWEST = 3
 """Words below which a category gets no interval and no contrast."""

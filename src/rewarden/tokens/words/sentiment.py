@@ -14,9 +14,10 @@ import xarray as xr
 
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, require_n
-from rewarden.tokens.regression import ols_hc3
-from rewarden.tokens.word_table import Prompts, WordTable, word_table
-from rewarden.tokens.words import Lexicon, LexiconLike, as_lexicon, objects
+from rewarden.tokens.words.lexicons import Lexicon, LexiconLike, as_lexicon
+from rewarden.tokens.words.matching import objects
+from rewarden.tokens.words.regression import ols_hc3
+from rewarden.tokens.words.table import Prompts, WordTable, word_table
 
 SIGNS = ("negative", "positive", "both")
 """Words below 0, above 0, and all (those at 0 too)."""

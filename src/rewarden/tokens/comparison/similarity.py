@@ -16,9 +16,17 @@ import xarray as xr
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import holm
-from rewarden.tokens.blocks import jackknife_ends
-from rewarden.tokens.mantel import NO_INTERVAL, Alternative, joint_regression, mantel, rank_correlation, upper, without
-from rewarden.tokens.maps import matrices_of
+from rewarden.tokens.comparison.blocks import jackknife_ends
+from rewarden.tokens.comparison.mantel import (
+    NO_INTERVAL,
+    Alternative,
+    joint_regression,
+    mantel,
+    rank_correlation,
+    upper,
+    without,
+)
+from rewarden.tokens.comparison.maps import matrices_of
 
 Found = dict[str, np.ndarray]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from rewarden.errors import RewardenError
-from rewarden.tokens.shared import SharedScores
+from rewarden.tokens.comparison.shared import SharedScores
 
 
 def rank_gaps(scores: SharedScores, model: int | str, other: int | str, prompt: int | str = 0, n: int = 20, *,

@@ -14,11 +14,13 @@ import xarray as xr
 
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, require_n
-from rewarden.tokens.regression import ols_hc3
-from rewarden.tokens.sentiment import FEWEST, reward_scale, valued_words
-from rewarden.tokens.word_table import Prompts, WordTable, word_table
-from rewarden.tokens.words import FrequencySource, LexiconLike, as_lexicon, objects
-from rewarden.tokens.words import frequencies as word_frequencies
+from rewarden.tokens.words.frequencies import FrequencySource
+from rewarden.tokens.words.frequencies import frequencies as word_frequencies
+from rewarden.tokens.words.lexicons import LexiconLike, as_lexicon
+from rewarden.tokens.words.matching import objects
+from rewarden.tokens.words.regression import ols_hc3
+from rewarden.tokens.words.sentiment import FEWEST, reward_scale, valued_words
+from rewarden.tokens.words.table import Prompts, WordTable, word_table
 
 TERMS = ("frequency", "valence")
 """What the reward is regressed on, beside the constant."""
