@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from rewarden.report import audit, register_section
     from rewarden.result import Result
     from rewarden.reward_model import RewardModel
-    from rewarden.tokens import score_responses, score_vocabulary
+    from rewarden.tokens.responses import score_responses
+    from rewarden.tokens.scan import score_vocabulary
+    from rewarden.tokens.search import search
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,7 @@ _HOME = {
     "flip": "patching",
     "score_vocabulary": "tokens",
     "score_responses": "tokens",
+    "search": "tokens.search",
     "Ensemble": "ensemble",
     "register_readout": "readout",
     "register_section": "report",
@@ -86,6 +89,7 @@ __all__ = [
     "flip",
     "score_vocabulary",
     "score_responses",
+    "search",
     "Ensemble",
     "register_readout",
     "register_section",

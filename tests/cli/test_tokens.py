@@ -13,6 +13,7 @@ from rewarden.cli.terminal import FAILED, OK
 from rewarden.options import GREATEST, WORST
 from rewarden.store import Run
 from rewarden.tokens import rank_agreement, rank_gaps, score_vocabulary, shared_vocabulary
+from rewarden.tokens.search import Constraints
 
 A, B = "demo:reward_model", "demo:reward_model_b"
 
@@ -25,7 +26,7 @@ def models() -> dict[str, rw.RewardModel]:
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch, models, tmp_path):
     """Load each model once for all verbs, and work in an empty folder."""
-    for module in ("tokens", "compare_tokens"):
+    for module in ("tokens", "compare_tokens", "search"):
         monkeypatch.setattr(f"rewarden.cli.{module}.model_of", lambda load, quiet: models[load.model or A])
     monkeypatch.chdir(tmp_path)
 
@@ -65,6 +66,22 @@ def test_two_models_are_compared_on_what_they_share(capsys, models):
     assert [row["tau"] for row in found["pairs"]] == [pytest.approx(float(agreed.tau[prompt, 0, 1])) for prompt in (0, 1)]
     assert [gap["text"] for gap in found["pairs"][1]["gaps"]] == rank_gaps(shared, A, B, 1, 5)["text"].tolist()
     assert set(Run.open("both").results()) == {"shared", "moments", "agreement", "scan-0", "scan-1"}
+
+
+def test_search_prints_what_was_found_and_goes_on_from_its_folder(capsys, models):
+    asked = ("search", "--prompt", "Hi", "--length", "2", "--direction", "min", "--restarts", "2", "--steps", "3", "--width",
+             "16", "--allowed", "stable", "--no-round-trip", "-o", "kept")
+    found = answer(capsys, *asked)
+    result = rw.search(models[A], "Hi", 2, "min", constraints=Constraints(allowed="stable"), restarts=2, steps=3, width=16)
+    assert (found["ids"], found["response"], found["certified"]) == (result.ids, result.response, result.certified)
+    assert found["reward"] == pytest.approx(result.reward, abs=1e-5)
+    assert [row["ids"] for row in found["restarts"]] == result.table()["ids"].tolist()
+    assert answer(capsys, *asked)["restarts"] == found["restarts"]
+
+
+def test_search_refuses_an_empty_response(capsys):
+    assert main(["search", "--length", "0"]) == FAILED
+    assert "ask for at least 1 token" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("models_named", [(), (A,), (A, A)])

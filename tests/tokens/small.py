@@ -1,6 +1,6 @@
 """Reward models with a vocabulary of 200, and every response of two tokens scored by plain forwards.
 
-In: a seed, a family. Out: models, rewards. The brute force shares nothing with the search: whole rows through the bare trunk.
+In: a seed. Out: models, rewards. The brute force shares nothing with the search: whole rows through the bare trunk.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from functools import cache
 
 import numpy as np
 import torch
-from tests.families import build
+from tests.families import build, config_of
 from tests.tokenizers_tiny import TEMPLATE
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rewarden.reward_model import RewardModel
 from rewarden.tokens.slot import find_slot
@@ -37,10 +37,20 @@ def tokenizer_of_200() -> PreTrainedTokenizerFast:
 
 
 @cache
-def small(seed: int = 0, family: str = "llama") -> RewardModel:
-    """A random reward model, strong enough in its attention that two tokens interact."""
-    model = build(family, seed=seed, scale=0.3, vocab_size=SIZE, num_hidden_layers=2)
+def small(seed: int = 0, scale: float = 0.3) -> RewardModel:
+    """A random reward model; by default with weights so large that two tokens interact strongly."""
+    model = build("llama", seed=seed, scale=scale, vocab_size=SIZE, num_hidden_layers=2)
     return RewardModel(model, tokenizer_of_200(), name=f"small-{seed}", check=False)
+
+
+@cache
+def language_model(seed: int = 0):
+    """A random causal language model of the 200 tokens, with probabilities that differ by orders of magnitude."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config_of("llama", vocab_size=SIZE, num_hidden_layers=2)).eval().float()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.3 if parameter.ndim > 1 else parameter.data
+    return model.requires_grad_(False)
 
 
 def every_pair(rm: RewardModel, prompt: str = PROMPT) -> np.ndarray:

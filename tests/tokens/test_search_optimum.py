@@ -30,7 +30,7 @@ def test_of_forty_thousand_responses_the_best_is_found_and_every_end_point_is_a_
         for ids, objective in zip(result.data["ids"].values.tolist(), result.data["objective"].values, strict=True):
             assert sign * objective == pytest.approx(table[tuple(ids)], abs=1e-5)
             assert neighbours(table, ids).max() <= sign * objective + result.noise_floor + 1e-5
-        assert sign * result.reward == pytest.approx(sign * result.data["objective"].values @ np.eye(10)[result.best], abs=0)
+        assert sign * result.reward == (sign * result.data["objective"].values).max()
         found += int(sign * result.reward >= table.max() - 1e-5)
     assert found >= 0.8 * 12
 
@@ -121,7 +121,7 @@ def test_a_result_is_saved_and_read_again(tmp_path) -> None:
     assert isinstance(again, Found)
     assert isinstance(again, Result)
     xr.testing.assert_identical(again.data, found.data)
-    assert (again.response, again.reward, again.certified, again.kind) == (found.response, found.reward, found.certified, "search")
+    assert (again.response, again.reward, again.certified) == (found.response, found.reward, found.certified)
     assert again.table().equals(found.table())
 
 
@@ -154,11 +154,11 @@ def test_the_worst_response_of_several_models_and_prompts_has_no_better_neighbou
     found = search(models, prompts, 2, "min", aggregate="worst", scale="z", **QUICK)  # type: ignore[arg-type]
     objective = make_objective(models, prompts, 2, "min", aggregate="worst")
     centre, spread = found.data["centre"].values, found.data["spread"].values
-    for ids in found.data["ids"].values:
+    for ids, stated in zip(found.data["ids"].values, found.data["objective"].values, strict=True):
         rows = np.repeat(ids[None], 2 * SIZE, 0)
         rows[:SIZE, 0] = rows[SIZE:, 1] = np.arange(SIZE)
         rewards = objective.rewards(rows).reshape(-1, 2, 2)  # [row, model, prompt]
         worst = ((rewards - centre[:, None]) / spread[:, None]).max((1, 2))  # for the smallest reward the largest is the worst
         here = worst[int(ids[0])]
         assert worst.min() >= here - found.noise_floor - 1e-5
-        assert here == pytest.approx(found.data["objective"].values[found.data["ids"].values.tolist().index(ids.tolist())], abs=1e-5)
+        assert here == pytest.approx(stated, abs=1e-5)

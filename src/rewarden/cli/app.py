@@ -29,6 +29,7 @@ VERBS = {
     "agreement": "Does attribution predict causal effects?",
     "flip": "How few edits turn a preference?",
     "tokens": "What does it love and hate? Every token of the vocabulary scored as the response.",
+    "search": "Which responses of a few tokens does it love or hate most?",
     "compare-tokens": "Do reward models love and hate the same words?",
     "audit": "Everything that can be asked of a reward model, in one offline HTML report.",
     "report": "Write the report of finished runs again.",

@@ -58,8 +58,8 @@ def told(shared: SharedScores, agreement: Result, top: int) -> tuple[dict[str, A
     from rewarden.tokens import rank_gaps
 
     counts, data = shared.counts(), agreement.data
-    said: dict[str, Any] = {"models": counts.reset_index().to_dict("records"), "tokens": shared.data.sizes["token"], "pairs": [],
-                            "warnings": list(agreement.warnings)}
+    said: dict[str, Any] = {"models": counts.reset_index().to_dict("records"), "tokens": shared.data.sizes["token"],
+                            "pairs": [], "warnings": list(agreement.warnings)}
     columns = ("vocabulary", "shared", "special", "duplicate", "absent")
     view: list[RenderableType] = [table("Tokens matched by their bytes", ("model", *columns),
                                         [(name, *(row[column] for column in columns)) for name, row in counts.iterrows()])]

@@ -49,12 +49,13 @@ Paths = Annotated[options.PathOptions, _flat("Path patching", 3)]
 Agreement = Annotated[options.AgreementOptions, _flat("Agreement", 3)]
 Flip = Annotated[options.FlipOptions, _flat("Preference flips", 3)]
 Scan = Annotated[options.ScanOptions, _flat("Vocabulary", 3)]
+Search = Annotated[options.SearchOptions, _flat("Search", 3)]
 Audit = Annotated[options.AuditOptions, _flat("Report", 3)]
 Output = Annotated[OutputOptions, _flat("Output", 9)]
 
 _OPTIONS = (options.LoadOptions, options.DataOptions, options.ScoreOptions, options.LensOptions,
             options.AttributeOptions, options.PatchOptions, options.PathOptions, options.AgreementOptions, options.FlipOptions,
-            options.ScanOptions, options.AuditOptions, OutputOptions)
+            options.ScanOptions, options.SearchOptions, options.AuditOptions, OutputOptions)
 
 _LISTS = {f.name for cls in _OPTIONS for f in fields(cls) if str(f.type).startswith("tuple")}
 """Options that take several values: the flag repeated, or commas between the values."""

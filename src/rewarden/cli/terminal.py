@@ -123,8 +123,8 @@ def say(text: object, style: str = "dim") -> None:
 
 
 @contextmanager
-def progress(what: str, total: int, *, quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr when that is a terminal; yields `advance(n)`."""
+def progress(what: str, total: int | None, *, quiet: bool) -> Iterator[Any]:
+    """A progress bar on stderr when that is a terminal (without an end where `total` is None); yields `advance(n)`."""
     err = console(sys.stderr)
     if quiet or not err.is_terminal:
         yield lambda n=1: None

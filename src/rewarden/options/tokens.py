@@ -22,6 +22,8 @@ class SearchOptions:
     """Tokens a position from which candidates are drawn: those that the gradient promises most of."""
     patience: int = 20
     """Gradient-guided steps in a row without an improvement after which a restart goes on to exact scans."""
+    wander: bool = True
+    """Where no candidate is better, go on from the best new one, as GCG does; off stays until a better one is drawn."""
     polish: Literal["every", "best", "none"] = "every"
     """Which restarts end with exact scans of every position until nothing improves: all of them, the best one, or none."""
     sweeps: int = 20
@@ -30,7 +32,7 @@ class SearchOptions:
     """What several prompts or models come to: their mean, or the worst of them for the direction searched."""
     scale: Literal["raw", "z"] = "raw"
     """Rewards as they are, or in standard deviations of each model's rewards of random responses."""
-    reference: int = 64
+    reference_sample: int = 64
     """Random responses of the same length that give each model's mean and standard deviation, for scale=z."""
     seed: int = 0
     """Seed of the starts, of the candidates drawn and of the random responses."""
@@ -38,7 +40,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         wrong = choices(self)
         for name, least in (("restarts", 1), ("steps", 0), ("width", 1), ("top_k", 1), ("patience", 1), ("sweeps", 1),
-                            ("reference", 3), ("seed", 0)):
+                            ("reference_sample", 3), ("seed", 0)):
             if getattr(self, name) < least:
                 wrong[name] = f"{least} or larger"
         check(self, **wrong)

@@ -168,6 +168,8 @@ class AuditOptions:
     """Pairs of these whose activations are patched, for causal effects; 0 leaves patching out."""
     errors: int = 10
     """Largest errors listed."""
+    vocabulary: Literal["auto", "all", "none"] = "auto"
+    """Score every token of the vocabulary as a response: where that takes up to two minutes, always, or never."""
     level: float = 0.95
     """Coverage of every interval."""
     resamples: int = 2000
@@ -176,7 +178,7 @@ class AuditOptions:
     """Seed of every draw and bootstrap."""
 
     def __post_init__(self) -> None:
-        wrong = interval(self)
+        wrong = {**choices(self), **interval(self)}
         for name in ("examples", "errors"):
             if getattr(self, name) < 0:
                 wrong[name] = "0 or larger"

@@ -46,7 +46,7 @@ def identity_bias(rewards: Result | np.ndarray | Sequence[float], axes: Mapping[
         axes: axis → terms.
         controls: texts that are no identity terms; those on a list of terms (in any case) are left out.
         covariates: name → number of each text, such as `{"frequency": lambda listed: frequencies(listed).zipf, "sentiment":
-            lambda listed: np.nan_to_num(vader().of(listed))}` with the functions of `rewarden.tokens`: a text without a number is
+            lambda listed: np.nan_to_num(vader().of(listed))}` with functions of `rewarden.tokens`: a text without a number is
             left out, so neutral words need a 0. "length" (characters) is always one of them, unless given.
         texts: [text], where `rewards` is an array.
         prompt: of the Result: number or text.
