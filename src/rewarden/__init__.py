@@ -90,6 +90,7 @@ __all__ = [
     "score_vocabulary",
     "score_responses",
     "search",
+    "tokens",
     "Ensemble",
     "register_readout",
     "register_section",
@@ -100,6 +101,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "tokens":  # a package of its own names: rewarden.tokens.rank_agreement(...)
+        return import_module("rewarden.tokens")
     if name not in _HOME:
         raise AttributeError(f"module 'rewarden' has no attribute {name!r}")
     value = getattr(import_module(f"rewarden.{_HOME[name]}"), name)

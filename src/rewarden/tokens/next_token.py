@@ -22,7 +22,7 @@ from rewarden.readout.base import Reading, Readout, last_position
 from rewarden.readout.tokens import VOCABULARY_CHUNK, logit_transform
 from rewarden.result import Result
 from rewarden.reward_model import RewardModel
-from rewarden.tokens.scan import listed_prompts
+from rewarden.tokens.scan import apart, listed_prompts
 from rewarden.tokens.scores import token_scores
 from rewarden.tokens.slot import Prompt, find_slot
 from rewarden.tokens.vocabulary import describe_ids, every_id
@@ -128,9 +128,9 @@ def next_token_log_probs(lm: RewardModel | tuple[nn.Module, Any], prompt: Prompt
         raise RewardenError(f"{len(chosen)} ids, not all from 0 to {len(head.unembedding) - 1}", where="ids=",
                             fix="pass ids of this vocabulary, or None for all")
     labels, rows, entropy = [], [], []
-    for number, text in enumerate(listed_prompts(prompt)):
+    for text in listed_prompts(prompt):
         slot = find_slot(language, text, system)
-        labels.append(slot.label if slot.label not in labels else f"{slot.label} #{number}")
+        labels.append(slot.label)
         if not slot.start:
             raise RewardenError("nothing stands before the response", where="prompt=", why="the first token has no context",
                                 fix="give a chat template that writes the prompt first")
@@ -141,6 +141,6 @@ def next_token_log_probs(lm: RewardModel | tuple[nn.Module, Any], prompt: Prompt
         rows.append(log_p.cpu().numpy()[chosen])
     known = describe_ids(language, chosen)
     frame = token_scores(np.stack(rows), token_id=chosen, text=known.text, piece=known.piece, bytes_=known.bytes,
-                         flags=known.flags, prompts=labels)
+                         flags=known.flags, prompts=apart(labels))
     data = frame.data[["reward"]].rename(reward="log_prob").assign(entropy=("prompt", np.asarray(entropy)))
     return Result("next_token", data, {**language.provenance(), "system": system or ""})

@@ -17,9 +17,9 @@ from rewarden.edits.tree import score_rows
 from rewarden.encoding import RESPONSE, Encoded
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.scan import listed_prompts, with_readout
+from rewarden.tokens.scan import apart, listed_prompts, with_readout
 from rewarden.tokens.scores import ties_of
-from rewarden.tokens.slot import Prompt, find_slot, prompt_messages
+from rewarden.tokens.slot import Prompt, find_slot, label_of, prompt_messages
 
 if TYPE_CHECKING:
     from rewarden.readout import Readout
@@ -59,20 +59,19 @@ def score_responses(rm: RewardModel, prompt: Prompt | Sequence[Prompt], response
     if not given:
         raise RewardenError("no responses", where="responses=", fix="pass at least one text")
     values, labels, lengths = [], [], np.zeros(len(given), np.int64)
-    for number, text in enumerate(prompts):
+    for text in prompts:
         messages = prompt_messages(text, system)
         rows = _rows(rm, text, system, messages, given)
         lengths = np.asarray([int((row.spans == RESPONSE).sum()) for row in rows])
         values.append(score_rows(rm, rows, progress))
-        label = text if isinstance(text, str) else "\n\n".join(m["content"] for m in messages if m["role"] == "user")
-        labels.append(label if label not in labels else f"{label} #{number}")
+        labels.append(label_of(text, messages))
     found = np.stack(values)
     reward = found[..., rm.main]
     ties, distinct = ties_of(reward)
     shown = [text if isinstance(text, str) else rm.tokenizer.decode(list(text)) for text in given]
     data = xr.Dataset({"reward": (("prompt", "response"), reward), "ties": (("prompt", "response"), ties),
                        "distinct": ("prompt", distinct)},
-                      coords={"prompt": np.asarray(labels, dtype=object), "response": np.asarray(shown, dtype=object),
+                      coords={"prompt": np.asarray(apart(labels), dtype=object), "response": np.asarray(shown, dtype=object),
                               "tokens": ("response", lengths)})
     if len(rm.names) > 1:
         data = data.assign_coords(scalar=list(rm.names)).assign(scalars=(("prompt", "response", "scalar"), found))

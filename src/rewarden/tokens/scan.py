@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rewarden.edits.inputs import check_ids
 from rewarden.errors import RewardenError
 from rewarden.tokens.candidates import Candidates
 from rewarden.tokens.scores import TokenScores, token_scores
@@ -22,6 +23,10 @@ from rewarden.tokens.vocabulary import describe_ids, every_id
 if TYPE_CHECKING:
     from rewarden.readout import Readout
     from rewarden.reward_model import RewardModel
+
+
+TOGETHER = 16
+"""Prompts whose runs are recorded, and held, together."""
 
 
 def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, system: str | None = None,
@@ -62,17 +67,19 @@ def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, syst
     if not len(chosen):
         raise RewardenError("no candidates", where="ids=", fix="pass at least one token id, or None for all")
     known = describe_ids(rm, chosen)
-    values, floor, labels = [], rm.noise_floor, []
-    for number, text in enumerate(prompts):
-        slot = find_slot(rm, text, system)
-        labels.append(slot.label if slot.label not in labels else f"{slot.label} #{number}")
+    slots = [find_slot(rm, text, system) for text in prompts]
+    labels = apart([slot.label for slot in slots])
+    values, floor = [], rm.noise_floor
+    for start in range(0, len(slots), TOGETHER):
+        some = [Candidates(rm, slot) for slot in slots[start:start + TOGETHER]]
         if mode == "text":
-            values.append(score_as_text(rm, slot.messages, known.text, progress))
+            values += [score_as_text(rm, candidates.slot.messages, known.text, progress) for candidates in some]
             continue
-        candidates = Candidates(rm, slot)
-        base = candidates.base(chosen[:1])
-        values.append(candidates.substitute(base, np.zeros(len(chosen), np.int64), chosen, progress))
-        floor = max(floor, candidates.floor)
+        check_ids(rm, chosen)
+        bases = rm.bases([candidates.slot.filled(chosen[:1]) for candidates in some])
+        for candidates, base in zip(some, bases, strict=True):
+            values.append(candidates.substitute(base, np.zeros(len(chosen), np.int64), chosen, progress))
+            floor = max(floor, candidates.floor)
     found = np.stack(values)  # [prompt, token, scalar]
     provenance = {**rm.provenance(), "mode": mode, "system": system or "", "candidates": len(chosen)}
     return token_scores(found[..., rm.main], token_id=chosen, text=known.text, piece=known.piece, bytes_=known.bytes,
@@ -91,6 +98,16 @@ def listed_prompts(prompt: Any) -> list[Prompt]:
     if not prompts:
         raise RewardenError("no prompt", where="prompt=", fix="pass a text, a conversation, or a list of them")
     return prompts
+
+
+def apart(names: Sequence[str]) -> list[str]:
+    """Labels, those that occur before with a number.
+
+    Example:
+        >>> apart(["a", "b", "a"])
+        ['a', 'b', 'a #2']
+    """
+    return [name if name not in names[:number] else f"{name} #{number}" for number, name in enumerate(names)]
 
 
 def with_readout(rm: RewardModel, readout: Readout | None) -> RewardModel:

@@ -5,7 +5,7 @@ In: arrays. Out: `TokenScores`, a Result whose extremes can be read off. Ignoran
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,17 +145,18 @@ def token_scores(reward: Sequence[Sequence[float]] | np.ndarray, *, token_id: Se
     hexed = [piece_text.encode("utf-8", "surrogatepass").hex() for piece_text in text] if bytes_ is None else bytes_
     data = xr.Dataset(
         {"reward": (("prompt", "token"), reward), "ties": (("prompt", "token"), ties), "distinct": ("prompt", distinct)},
-        coords={"prompt": _texts(prompts), "token_id": ("token", np.asarray(token_id, dtype=np.int64)),
-                "text": ("token", _texts(text)), "piece": ("token", _texts(text if piece is None else piece)),
-                "bytes": ("token", _texts(hexed)), **{name: ("token", value) for name, value in known.items()}})
+        coords={"prompt": texts(prompts), "token_id": ("token", np.asarray(token_id, dtype=np.int64)),
+                "text": ("token", texts(text)), "piece": ("token", texts(text if piece is None else piece)),
+                "bytes": ("token", texts(hexed)), **{name: ("token", value) for name, value in known.items()}})
     if scalars is not None:
         data = data.assign_coords(scalar=list(scalars[0]))
         data["scalars"] = (("prompt", "token", "scalar"), np.asarray(scalars[1], dtype=np.float32))
     return TokenScores("tokens", data, dict(provenance or {}), exact, noise_floor, tuple(warnings))
 
 
-def _texts(values: Sequence[str]) -> np.ndarray:
-    """Texts as objects: fixed-width text would drop NUL at the end."""
-    out = np.empty(len(values), dtype=object)
-    out[:] = [str(value) for value in values]
+def texts(values: Iterable[str]) -> np.ndarray:
+    """Texts as an object array: fixed-width text would drop NUL at the end."""
+    listed = [str(value) for value in values]
+    out = np.empty(len(listed), dtype=object)
+    out[:] = listed
     return out

@@ -112,10 +112,14 @@ def find_slot(rm: RewardModel, prompt: Prompt, system: str | None = None, room: 
     if limit is not None and start + room + first.length - stop > limit:
         raise RewardenError(f"a prompt of {start} tokens leaves no room for {room} response tokens", where="prompt=",
                             why=f"the model takes {limit} tokens", fix="shorten the prompt")
-    label = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in messages if m["role"] == "user")
     border = _borders(first, start, stop)
-    return Slot(label, messages, _part(first, slice(0, start), first.text[:border[0]], 0),
+    return Slot(label_of(prompt, messages), messages, _part(first, slice(0, start), first.text[:border[0]], 0),
                 _part(first, slice(stop, first.length), first.text[border[1]:], border[0] - border[1]), limit, rm.tokenizer)
+
+
+def label_of(prompt: Prompt, messages: Sequence[Message]) -> str:
+    """What figures call a prompt: its text, or all that the user says."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in messages if m["role"] == "user")
 
 
 def prompt_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:

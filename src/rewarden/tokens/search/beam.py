@@ -15,7 +15,7 @@ import xarray as xr
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.scores import _texts
+from rewarden.tokens.scores import texts
 from rewarden.tokens.search.constraints import Constraints
 from rewarden.tokens.search.exchange import Space
 from rewarden.tokens.search.objective import Direction, make_objective
@@ -129,7 +129,7 @@ def _assembled(space: Space, ids: np.ndarray, scores: np.ndarray, columns: dict[
         {"ids": (("first", "position"), ids), "objective": ("first", np.where(kept, sign * scores, np.nan)),
          "rewards": ("first", np.where(kept, rewards[:, 0], np.nan)),
          **{name: ("first", sign * values.astype(np.float64)) for name, values in columns.items()}},
-        coords={"response": ("first", _texts(rm.tokenizer.batch_decode(
+        coords={"response": ("first", texts(rm.tokenizer.batch_decode(
             ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)))})
     notes = () if firsts == len(space.allowed) else (
         f"exact for pairs that begin with one of {firsts} of {len(space.allowed)} allowed tokens; other pairs were not tried",)

@@ -13,7 +13,8 @@ import xarray as xr
 
 from rewarden.options import SearchOptions
 from rewarden.result import Result
-from rewarden.tokens.scores import _texts
+from rewarden.tokens.scan import apart
+from rewarden.tokens.scores import texts
 from rewarden.tokens.search.exchange import Space, Walk
 
 
@@ -89,7 +90,7 @@ def assemble(space: Space, walks: list[Walk], options: SearchOptions) -> Found:
     rewards = objective.rewards(ids)  # [restart, member]
     scores = objective.scores(rewards)
     walked = np.asarray([walk.score for walk in walks])
-    apart = float(np.abs(scores - walked)[np.isfinite(scores)].max(initial=0.0))
+    off = float(np.abs(scores - walked)[np.isfinite(scores)].max(initial=0.0))
     models = [next(m.rm for m in members if m.model == k) for k in range(members[-1].model + 1)]
     prompts = [m.slot.label for m in members if m.model == 0]
     longest = max(len(walk.path) for walk in walks)
@@ -109,9 +110,9 @@ def assemble(space: Space, walks: list[Walk], options: SearchOptions) -> Found:
          "path": (("restart", "move"), [padded([sign * s for s in walk.path], np.nan) for walk in walks]),
          "evaluated": (("restart", "move"), [padded(walk.evaluated, walk.evaluated[-1]) for walk in walks]),
          "centre": ("model", [m.centre for m in firsts]), "spread": ("model", [m.spread for m in firsts])},
-        coords={"response": ("restart", _texts(models[0].tokenizer.batch_decode(
+        coords={"response": ("restart", texts(models[0].tokenizer.batch_decode(
                     ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))),
-                "prompt": _texts(_apart(prompts)), "model": _texts(_apart([model.name for model in models]))})
+                "prompt": texts(apart(prompts)), "model": texts(apart([model.name for model in models]))})
     if checks.likelihood is not None:
         data["log_probability"] = ("restart", checks.likelihood(ids))
     provenance = {**models[0].provenance(), "model": " + ".join(model.name for model in models),
@@ -121,13 +122,8 @@ def assemble(space: Space, walks: list[Walk], options: SearchOptions) -> Found:
                   "top_k": options.top_k, "polish": options.polish}
     if options.scale == "z":
         provenance["reference"] = f"{options.reference_sample} random responses of {ids.shape[1]} allowed tokens"
-    found = Found("search", data, provenance, True, max(objective.floor, apart))
+    found = Found("search", data, provenance, True, max(objective.floor, off))
     return Found("search", data, provenance, True, found.noise_floor, _notes(found, options))
-
-
-def _apart(names: list[str]) -> list[str]:
-    """Names, those that occur before with a number."""
-    return [name if name not in names[:n] else f"{name} #{n}" for n, name in enumerate(names)]
 
 
 def _notes(found: Found, options: SearchOptions) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ import xarray as xr
 
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, require_n
+from rewarden.tokens.scores import texts
 from rewarden.tokens.words.frequencies import FrequencySource
 from rewarden.tokens.words.frequencies import frequencies as word_frequencies
 from rewarden.tokens.words.lexicons import LexiconLike, as_lexicon
-from rewarden.tokens.words.matching import objects
 from rewarden.tokens.words.regression import ols_hc3
 from rewarden.tokens.words.sentiment import FEWEST, reward_scale, valued_words
 from rewarden.tokens.words.table import Prompts, WordTable, word_table
@@ -97,7 +97,7 @@ def frequency_effect(scores: Result, lexicon: LexiconLike = None, frequencies: F
          **{name: ("prompt", value) for name, value in per_prompt.items()}, "n": ("prompt", n), "scale": ("prompt", scale),
          "zipf": ("word", zipf), "valence": ("word", valence), "tokens": ("word", table.tokens),
          "reward": (("prompt", "word"), table.reward), "coverage": used.coverage},
-        coords={"prompt": objects(table.prompts), "term": objects(TERMS), "word": table.words})
+        coords={"prompt": texts(table.prompts), "term": texts(TERMS), "word": table.words})
     notes = [f"{used.source} covers {used.coverage:.0%} of the valued words"] if used.coverage < POOR else []
     notes += [f"fewer than {FEWEST} words with a finite reward: no slope"] if (n < FEWEST).any() else []
     provenance = {**scores.provenance, "lexicon": chosen.name, "frequencies": used.source, "level": level,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 
 import numpy as np
 
 from rewarden.result import Result
+from rewarden.tokens.scores import texts
 
 
 def normal_text(text: str) -> str:
@@ -59,12 +59,4 @@ def words_of(scores: Result) -> np.ndarray:
     """
     data = scores.data
     known = zip(data["text"].values, data["special"].values | data["byte"].values, strict=True)
-    return objects("" if hidden else word_of(text) for text, hidden in known)
-
-
-def objects(values: Iterable[str]) -> np.ndarray:
-    """Texts as an object array: fixed-width text would drop NUL at the end."""
-    listed = list(values)
-    out = np.empty(len(listed), dtype=object)
-    out[:] = listed
-    return out
+    return texts("" if hidden else word_of(text) for text, hidden in known)

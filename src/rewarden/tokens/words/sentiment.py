@@ -14,8 +14,8 @@ import xarray as xr
 
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, require_n
+from rewarden.tokens.scores import texts
 from rewarden.tokens.words.lexicons import Lexicon, LexiconLike, as_lexicon
-from rewarden.tokens.words.matching import objects
 from rewarden.tokens.words.regression import ols_hc3
 from rewarden.tokens.words.table import Prompts, WordTable, word_table
 
@@ -83,7 +83,7 @@ def sentiment_slopes(scores: Result, lexicon: LexiconLike = None, *, prompts: Pr
         {**{name: (dims, value) for name, value in cells.items()}, "p_adjusted": (dims, adjusted), "n": (dims, n),
          "below_noise": (dims, swing <= (scores.noise_floor or 0.0)), "valence": ("word", valence),
          "tokens": ("word", table.tokens), "reward": (("prompt", "word"), table.reward), "scale": ("prompt", scale)},
-        coords={"prompt": objects(table.prompts), "sign": objects(SIGNS), "word": table.words})
+        coords={"prompt": texts(table.prompts), "sign": texts(SIGNS), "word": table.words})
     return Result("sentiment", data, {**scores.provenance, "lexicon": chosen.name, "level": level, "standardised": standardise},
                   scores.exact, scores.noise_floor, (*scores.warnings, *_notes(data)))
 

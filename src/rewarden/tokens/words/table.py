@@ -12,7 +12,8 @@ import numpy as np
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.tokens.words.matching import normal_text, objects, words_of
+from rewarden.tokens.scores import texts
+from rewarden.tokens.words.matching import normal_text, words_of
 
 Prompts = int | str | Sequence[int | str] | None
 """Numbers or texts of scored prompts; None for all."""
@@ -59,7 +60,7 @@ def word_table(scores: Result, prompts: Prompts = None, words: Collection[str] |
                             why="it needs reward (prompt, token) or (prompt, response)",
                             fix="pass the result of rw.score_vocabulary or rw.score_responses; of shared scores one model's, "
                                 "shared.of(model)")
-    labels = words_of(scores) if held.dims[1] == "token" else objects(normal_text(str(t)) for t in held["response"].values)
+    labels = words_of(scores) if held.dims[1] == "token" else texts(normal_text(str(t)) for t in held["response"].values)
     allowed = None if words is None else {normal_text(word) for word in words}
     named = np.array([i for i, label in enumerate(labels) if label and (allowed is None or label in allowed)], np.int64)
     found, row = np.unique(labels[named], return_inverse=True)

@@ -18,8 +18,8 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import benjamini_hochberg, bootstrap_interval, permutation_test, require_n, sign_flip_test
+from rewarden.tokens.scores import texts
 from rewarden.tokens.words.loaders import word_grid
-from rewarden.tokens.words.matching import objects
 from rewarden.tokens.words.table import Prompts, WordTable, match_words, word_table
 
 FEWEST = 3
@@ -95,9 +95,9 @@ def word_grid_scores(scores: Result | Mapping[str, Result], lists: WordLists | N
     if control is not None:
         variables |= _shifts(rank, member, at, level, n_resamples, seed)
     data = xr.Dataset(variables, coords={
-        "prompt": objects(table.prompts), "persona": ("prompt", objects(persona)), "question": ("prompt", objects(question)),
-        "word": table.words[kept], "category": objects(names),
-        "contrast": objects(f"{names[i]} − {names[j]}" for i, j in pairs)})
+        "prompt": texts(table.prompts), "persona": ("prompt", texts(persona)), "question": ("prompt", texts(question)),
+        "word": table.words[kept], "category": texts(names),
+        "contrast": texts(f"{names[i]} − {names[j]}" for i, j in pairs)})
     provenance = _provenance(each, level=level, n_resamples=n_resamples, permutations=permutations, seed=seed,
                              control="" if control is None else str(control))
     notes = _notes(each, lists, n, int((listed & ~finite).sum()))
