@@ -9,44 +9,19 @@ sizes anywhere. Ignorant of how the work is done.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from harness import results, sweeps
-from harness.models import Shape, random_model, tokenizer
+from harness.accelerator import reward_model, seconds
+from harness.models import Shape
 from harness.sweeps import Runs
 from harness.timing import machine
-
-import rewarden
 
 LARGE, TOKENS = Shape(layers=32, width=4096, heads=32, kv_heads=8, inner=14336), 512
 SMALL, FEW = Shape(layers=2, width=32, heads=4, kv_heads=2, inner=48), 24
 TARGETS = {"read-out sweep": "<= 2 forwards", "half-shared sweep": "<= 120 s"}
-
-
-def reward_model(shape: Shape, device: str) -> rewarden.RewardModel:
-    """Random weights in bfloat16, made where they stay."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            model = random_model(shape).requires_grad_(False)
-    finally:
-        torch.set_default_dtype(default)
-    return rewarden.RewardModel(model, tokenizer(), check=False)
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall seconds of one call, the accelerator's queue included."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - start
 
 
 def measure(shape: Shape, tokens: int, device: str) -> dict[str, object]:

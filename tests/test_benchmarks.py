@@ -3,6 +3,7 @@ it is measured by people, as ratios, on machines they know."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from benchmarks.harness.limits import limit
 from benchmarks.harness.models import Shape
 from benchmarks.harness.tables import judged, table
@@ -124,3 +126,73 @@ def test_the_accelerators_benchmark_runs_at_toy_sizes():
                           stdout=subprocess.PIPE)
     found = json.loads(done.stdout)
     assert (found["read-out sweep"]["sites"], found["half-shared sweep"]["sites"]) == (2 * (3 + 4), 3 * 2 * 24)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory) -> dict:
+    """The same of scans, phrases and search steps."""
+    out = tmp_path_factory.mktemp("results")
+    subprocess.run([sys.executable, "benchmarks/vocabulary.py", "--smoke", "--out", str(out)], cwd=ROOT, check=True,
+                   stdout=subprocess.DEVNULL)
+    (numbers,) = out.glob("vocabulary-*-cpu.json")
+    assert str(ROOT) not in numbers.read_text(encoding="utf-8")
+    return json.loads(numbers.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_scans_phrases_and_steps_are_those_of_whole_rows(vocabulary):
+    differences = {name: value for name, value in vocabulary["checks"].items() if "largest difference" in name}
+    assert len(differences) == 2 + 1 + 2 * 4
+    assert max(differences.values()) < 1e-5
+    spread, same = (value for name, value in vocabulary["checks"].items() if name not in differences)
+    assert spread > 0.1
+    assert same is True
+    assert [row["work"].split(": ")[-1] for row in vocabulary["memory"]] == ["rewarden", "rewarden"]
+    assert all(0 < row["cpu"]["min"] <= row["cpu"]["median"] <= row["cpu"]["max"] for row in vocabulary["ratios"])
+
+
+@pytest.mark.slow
+def test_one_batch_of_each_kind_carries_the_target(vocabulary, in_benchmarks):
+    script = in_benchmarks("vocabulary")
+    names = [row["name"] for row in vocabulary["ratios"]]
+    assert {row["target"] for row in vocabulary["ratios"]} == {""}  # none at toy sizes
+    assert sum("search step" in name and name.endswith("/ rewarden") for name in names) == 2 * 4
+    seconds = {"cpu": {"a": [3.0, 9.0, 1.0], "b": [2.0, 2.0, 8.0]}}
+    assert script.fastest(seconds, ["a", "b"]) == "b"
+
+
+@pytest.mark.slow
+def test_the_accelerators_scan_runs_at_toy_sizes_and_counts_the_weights(in_benchmarks):
+    done = subprocess.run([sys.executable, "benchmarks/vocabulary_gpu.py", "--smoke", "--peak", "2"], cwd=ROOT, check=True,
+                          text=True, stdout=subprocess.PIPE)
+    scan = json.loads(done.stdout)["scan, base run included"]
+    assert scan["fraction of the stated peak"] == pytest.approx(scan["TFLOP/s"] / 2)
+    assert scan["candidates per second"] * scan["seconds"] == pytest.approx(486)
+    shape, models = Shape(layers=3, width=32, heads=4, kv_heads=2, inner=48), in_benchmarks("harness.models")
+    layers = models.random_model(shape).model.layers
+    weights = sum(p.numel() for p in layers.parameters() if p.ndim == 2)
+    work = in_benchmarks("vocabulary_gpu").work
+    assert work(shape, 5, 1) == pytest.approx(2e-12 * 5 * weights)  # one token goes through everything
+    behind = weights / 3 * (2 + shape.key_share())  # one before it leaves its key and value in the last layer
+    assert work(shape, 5, 2) - work(shape, 5, 1) == pytest.approx(2e-12 * 5 * behind)
+
+
+@pytest.fixture
+def in_benchmarks(monkeypatch):
+    """Imports a module as the scripts do."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_a_cache_that_is_cropped_back_gives_what_whole_rows_give(in_benchmarks):
+    models, tokens = in_benchmarks("harness.models"), in_benchmarks("harness.tokens")
+    model = models.random_model(models.Shape(2, 32, 4, 2, 48)).requires_grad_(False)
+    draw = torch.Generator().manual_seed(0)
+    before, responses, after = (torch.randint(6, 480, size, generator=draw) for size in ((7,), (10, 3), (2,)))
+    with torch.no_grad():
+        expected = torch.cat([model(torch.cat([before, row, after])[None]).logits[0] for row in responses])
+    assert torch.allclose(tokens.whole(model, tokens.rows_of(before, responses, after), 4), expected, atol=1e-5)
+    rest = tokens.rows_of(before[:0], responses, after)
+    for expanded in (tokens.Expanded(model, before), tokens.Expanded(model, before, anew=True)):
+        for batch in (4, 10, 4):  # the last batch of four has two rows; the second time its cache has been used
+            assert torch.allclose(expanded(rest, batch), expected, atol=1e-5)

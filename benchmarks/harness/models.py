@@ -66,10 +66,10 @@ class Sizes:
         return Shape(self.layers, self.width, self.heads, max(1, self.heads // 2), self.width * 5 // 2)
 
 
-def random_model(shape: Shape) -> LlamaForSequenceClassification:
+def random_model(shape: Shape, n_words: int = WORDS) -> LlamaForSequenceClassification:
     """A Llama classifier with random weights, norm gains too, on torch's default device in its default dtype."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(SPECIAL) + WORDS, hidden_size=shape.width, num_hidden_layers=shape.layers,
+    config = LlamaConfig(vocab_size=len(SPECIAL) + n_words, hidden_size=shape.width, num_hidden_layers=shape.layers,
                          num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
                          intermediate_size=shape.inner, max_position_embeddings=2048, pad_token_id=0,
                          bos_token_id=1, eos_token_id=2, num_labels=1)
@@ -81,9 +81,9 @@ def random_model(shape: Shape) -> LlamaForSequenceClassification:
     return model
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(n_words: int = WORDS) -> PreTrainedTokenizerFast:
     """One word, one token."""
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *(f"w{i}" for i in range(WORDS))])}
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *(f"w{i}" for i in range(n_words))])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     found = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
@@ -92,10 +92,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return found
 
 
-def save_model(folder: Path, sizes: Sizes | Shape) -> Path:
+def save_model(folder: Path, sizes: Sizes | Shape, n_words: int = WORDS) -> Path:
     """Write a random Llama classifier with its tokenizer; returns the folder."""
-    random_model(sizes.shape if isinstance(sizes, Sizes) else sizes).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    random_model(sizes.shape if isinstance(sizes, Sizes) else sizes, n_words).save_pretrained(folder)
+    tokenizer(n_words).save_pretrained(folder)
     return folder
 
 

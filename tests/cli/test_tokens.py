@@ -79,6 +79,12 @@ def test_search_prints_what_was_found_and_goes_on_from_its_folder(capsys, models
     assert answer(capsys, *asked)["restarts"] == found["restarts"]
 
 
+@pytest.mark.parametrize("verb", [("tokens",), ("compare-tokens", A, B)])
+def test_a_table_without_rows_is_refused_before_the_scan(capsys, verb):
+    assert main([*verb, "--top", "0"]) == FAILED
+    assert "ask for at least 1 row" in capsys.readouterr().err
+
+
 def test_search_refuses_an_empty_response(capsys):
     assert main(["search", "--length", "0"]) == FAILED
     assert "ask for at least 1 token" in capsys.readouterr().err

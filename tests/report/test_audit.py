@@ -25,7 +25,7 @@ PAIRS = [
     for row, thing in enumerate(["bird", "river", "colour", "city", "fruit", "tool"])
 ]
 OPTIONS = {"resamples": 100, "examples": 2, "lens_pairs": 4, "errors": 3}
-SECTIONS = ["accuracy", "distributions", "length", "refusal", "style", "prompt", "lens", "attribution", "patching",
+SECTIONS = ["accuracy", "distributions", "length", "refusal", "style", "prompt", "tokens", "lens", "attribution", "patching",
             "agreement", "traces", "errors", "methods"]
 
 
@@ -38,7 +38,8 @@ def test_the_folder_holds_everything(report):
     folder = report.folder
     assert {path.name for path in folder.iterdir()} >= {"run.json", "rows", "results", "report.html", "summary.json"}
     names = {path.stem for path in (folder / "results").iterdir()}
-    assert names >= {"score", "length", "style_grid", "prompt_exchange", "lens", "attribution", "patch", "agreement"}
+    assert names >= {"score", "length", "style_grid", "prompt_exchange", "lens", "attribution", "patch", "agreement",
+                     "tokens"}
     assert [made.name for made in report.sections] == SECTIONS
     assert os.fspath(report) == str(folder / "report.html")
     assert report.path.stat().st_size <= 6_000_000

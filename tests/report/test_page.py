@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.offline import get_plotlyjs
 from tests.report.hostile import HOSTILE
 from tests.report.pages import hostile_page
 
@@ -73,7 +75,11 @@ def test_policy_lists_exactly_the_scripts_and_the_style_of_the_page(reader):
     policy = directives(reader)
     scripts = [sha(body) for tag, attrs, body in reader.raw if tag == "script" and attrs.get("type") != DATA_SCRIPT]
     styles = [sha(body) for tag, _, body in reader.raw if tag == "style"]
-    assert policy["script-src"] == scripts
+    packed = next(json.loads(body) for _, attrs, body in reader.raw if attrs.get("id") == "plotly-packed")
+    library = gzip.decompress(base64.b64decode(packed)).decode()
+    assert library == get_plotlyjs()
+    assert policy["script-src"] == [sha(library), *scripts]
+    assert len(scripts) == 1
     assert policy["style-src"] == [*styles, sha("")]  # plotly.js adds one empty style element
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == ["'none'"]
     assert policy["img-src"] == ["data:"]
@@ -157,7 +163,7 @@ def test_size(text):
 
 def test_figures_give_way_when_the_page_grows_too_large():
     small = FigureBlock(go.Figure(go.Scatter(y=[1.0, 2.0]), {"title": {"text": "small"}}), "", pd.DataFrame({"a": [1]}))
-    large = FigureBlock(go.Figure(go.Scatter(y=np.random.default_rng(0).normal(size=200_000)), {"title": {"text": "large"}}),
+    large = FigureBlock(go.Figure(go.Scatter(y=np.random.default_rng(0).normal(size=500_000)), {"title": {"text": "large"}}),
                         "", pd.DataFrame({"a": [7]}))
     text = render(Page(name="x", sections=[Section("s", "S", [], [large, small])]))
     assert len(text.encode()) <= page_module.SIZE_LIMIT

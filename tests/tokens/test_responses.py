@@ -66,7 +66,8 @@ def test_ids_and_texts_repeats_and_order() -> None:
 def test_what_is_refused_names_the_response() -> None:
     rm = rw.load()
     second = "response 1"
-    for wrong, where in (([], "responses"), (["a", ""], second), (["a", [10**7]], second), (["a", []], second)):
+    refused = ([], "responses"), ("cat", "responses"), ([5, 6], "response 0"), (["a", ""], second), (["a", []], second)
+    for wrong, where in (*refused, (["a", [10**7]], second)):
         with pytest.raises(RewardenError) as caught:
             score_responses(rm, "Hi", wrong)
         assert where in caught.value.where

@@ -18,7 +18,7 @@ from rewarden.norms import Norm
 from rewarden.readout import SequenceHead
 from rewarden.readout.options import make_implicit
 from rewarden.reward_model import RewardModel
-from rewarden.tokens import score_vocabulary
+from rewarden.tokens import score_vocabulary, token_scores
 from rewarden.tokens.candidates import Candidates
 from rewarden.tokens.slot import find_slot
 from rewarden.tokens.text_mode import score_as_text
@@ -140,7 +140,7 @@ def test_the_published_path_is_a_literal_one() -> None:
         row = tokenizer(tokenizer.apply_chat_template(talk, tokenize=False), return_tensors="pt")
         with torch.no_grad():
             expected.append(float(rm.model(**row).logits[0, 0]))
-    ours = score_as_text(rm, [{"role": "user", "content": PROMPT}], texts)[:, 0]
+    ours = score_as_text(rm, [{"role": "user", "content": PROMPT}], texts)[0][:, 0]
     assert np.abs(ours - expected).max() <= 1e-5
 
 
@@ -151,10 +151,16 @@ def test_prompts_systems_and_what_is_refused() -> None:
                              ids=[300, 301])
     assert np.array_equal(both.reward[1], alone.reward[0])
     assert both.data["prompt"].values.tolist() == ["Hi", "Bye"]
-    for wrong in ({"prompt": ""}, {"prompt": []}, {"prompt": "Hi", "ids": []}, {"prompt": "Hi", "ids": [10**6]},
-                  {"prompt": "Hi", "mode": "both"}, {"prompt": [{"role": "assistant", "content": "x"}]}):
+    for wrong in ({"prompt": ""}, {"prompt": []}, {"prompt": None}, {"prompt": [3]}, {"prompt": "\ud800"},
+                  {"prompt": [{"content": "no role"}]}, {"prompt": [{"role": "assistant", "content": "x"}]},
+                  {"prompt": "Hi", "mode": "both"}):
         with pytest.raises(RewardenError):
             score_vocabulary(rm, **wrong)
+    for ids in ([], [10**6], [10**12], [-1], 9, ["the"], [5.7], np.asarray([True, False])):
+        for mode in ("ids", "text"):
+            with pytest.raises(RewardenError) as caught:
+                score_vocabulary(rm, "Hi", ids=ids, mode=mode)  # type: ignore[arg-type]
+            assert caught.value.where == "ids="
     with pytest.raises(RewardenError, match="leaves no room"):
         find_slot(rm, "word " * 600)
 
@@ -165,3 +171,59 @@ def test_an_ensemble_is_refused() -> None:
         score_vocabulary(rw.Ensemble([rm, rm]), "Hi")  # type: ignore[arg-type]
 
 
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert"])
+def test_padding_moves_the_positions_of_some_encoders(family: str) -> None:
+    tokenizer = tiny_tokenizer()
+    rm = RewardModel(build(family, pad_token_id=1), tokenizer, name=family, check=False)
+    ids = np.arange(150)
+    ours = score_vocabulary(rm, PROMPT, ids=ids).reward[0]
+    slot = find_slot(rm, PROMPT)
+    whole = rm.reward_encoded([slot.filled([i]) for i in ids], batch_size=1)[:, 0]
+    assert np.abs(ours - whole).max() <= 1e-6
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "gemma2", "llama"])
+def test_the_floor_holds_in_half_precision(family: str) -> None:
+    tokenizer = tiny_tokenizer()
+    rm = RewardModel(build(family, pad_token_id=tokenizer.pad_token_id).bfloat16(), tokenizer, name=family, check=False)
+    slot = find_slot(rm, PROMPT)
+    whole = rm.reward_encoded([slot.filled([i]) for i in IDS], batch_size=1)[:, 0]
+    texts = [word for word in tokenizer.get_vocab() if word.isalpha()][:120]
+    together = rw.score_responses(rm, PROMPT, texts)
+    alone = rm.reward([rw.Pair(PROMPT, text, "x").conversations[0] for text in texts], batch_size=1)[:, 0]
+    for scores, right in ((score_vocabulary(rm, PROMPT, ids=IDS), whole), (together, alone)):
+        off = scores.reward[0] - right
+        between = np.abs(off[:, None] - off[None, :])  # how far the difference of two candidates is wrong
+        assert scores.noise_floor > 0
+        assert (between > scores.noise_floor).mean() < 0.02
+
+
+def test_an_odd_embedding_row_is_its_own_trouble_only() -> None:
+    tokenizer = tiny_tokenizer()
+    model = build("llama", pad_token_id=tokenizer.pad_token_id)
+    model.get_input_embeddings().weight.data[20] = float("nan")
+    rm = RewardModel(model, tokenizer, check=False)
+    ids = np.asarray([20, 21, 22, 23])  # the run that substitutions start from cannot be that of the first
+    scores = score_vocabulary(rm, PROMPT, ids=ids)
+    assert np.isnan(scores.reward[0]).tolist() == [True, False, False, False]
+    assert np.abs(scores.reward[0, 1:] - by_transformers(rm, PROMPT, ids[1:])).max() <= 1e-5
+    assert scores.warnings == ("1 rewards are not finite: they have no rank",)
+
+
+@pytest.mark.parametrize("name", ["min", "gated"])
+def test_the_published_path_refuses_heads_that_look_for_the_response(name: str) -> None:
+    with pytest.raises(RewardenError, match="does not read a conversation at its last token"):
+        score_vocabulary(with_head("llama", name), PROMPT, ids=[9], mode="text")
+
+
+def test_labels_never_collide() -> None:
+    scores = score_vocabulary(rw.load(), ["cat #2", "cat", "cat"], ids=[300])
+    assert len(set(scores.data["prompt"].values.tolist())) == 3
+
+
+def test_tokens_within_the_floor_of_another_are_counted() -> None:
+    scores = token_scores([[0.0, 1.0, 1.1, 1.1, 5.0]], token_id=range(5), text=list("abcde"), prompts=["p"], noise_floor=0.2)
+    assert scores.top(5)[["text", "ties", "near"]].values.tolist() == [
+        ["e", 1, 1], ["c", 2, 3], ["d", 2, 3], ["b", 1, 3], ["a", 1, 1]]

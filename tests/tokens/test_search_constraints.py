@@ -197,7 +197,7 @@ def test_constraints_that_make_no_sense_are_refused() -> None:
     rm = small()
     for wrong, said in ((lambda: Constraints(allowed="pretty"), "no set of tokens"),
                         (lambda: search(rm, PROMPT, 1, constraints=Constraints(allowed=[5, 300])), "token id 300"),
-                        (lambda: search(rm, PROMPT, 1, constraints=Constraints(allowed=[])), "no token is allowed"),
+                        (lambda: search(rm, PROMPT, 1, constraints=Constraints(allowed=[])), "are no token ids"),
                         (lambda: search(rm, PROMPT, 1, constraints=Constraints(naturalness=(build("llama"), -3.0))),
                          "predicts no tokens"),
                         (lambda: search(rm, PROMPT, 1, constraints=Constraints(naturalness=(

@@ -225,3 +225,13 @@ def test_vader_is_the_default_and_all_is_kept_in_a_file(tmp_path):
     again = Result.load(found.save(tmp_path / "s.nc"))
     assert again.data.identical(found.data)
     assert math.isfinite(again.slope[0, 2])
+
+
+def test_equal_rewards_have_no_slope():
+    draw = np.random.default_rng(0)
+    words = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
+    scores = token_scores(np.full((1, 400), 1.0), token_id=range(400), text=words, prompts=["p"], noise_floor=0.0)
+    found = sentiment_slopes(scores, dict(zip(words, draw.uniform(-4, 4, 400), strict=True))).data
+    assert (found["slope"].values == 0).all()
+    assert (found["p_adjusted"].values == 1).all()
+    assert found["below_noise"].values.all()

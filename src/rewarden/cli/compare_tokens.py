@@ -9,7 +9,7 @@ from rewarden.cli.flags import Load, Output, OutputOptions, Scan
 from rewarden.cli.folders import named_run
 from rewarden.cli.inputs import model_of
 from rewarden.cli.terminal import Outcome, line, table
-from rewarden.cli.tokens import scanned
+from rewarden.cli.tokens import check_top, scanned
 from rewarden.errors import RewardenError
 from rewarden.options import LoadOptions, ScanOptions
 
@@ -30,6 +30,7 @@ def compare_tokens(*models: str, load: Load = LoadOptions(), options: Scan = Sca
     """
     from rewarden.tokens import model_map, moments, rank_agreement, shared_vocabulary
 
+    check_top(top)
     names = [*([load.model] if load.model else []), *models]
     if len(names) < 2 or len(set(names)) < len(names):
         raise RewardenError(f"{len(names)} models to compare: {', '.join(names) or 'none'}", where="command line",

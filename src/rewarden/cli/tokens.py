@@ -8,6 +8,7 @@ from rewarden.cli.flags import Load, Output, OutputOptions, Scan, with_model
 from rewarden.cli.folders import finished, named_run
 from rewarden.cli.inputs import model_of
 from rewarden.cli.terminal import Outcome, line, progress, table
+from rewarden.errors import RewardenError
 from rewarden.options import LoadOptions, ScanOptions
 
 if TYPE_CHECKING:
@@ -25,12 +26,19 @@ def tokens(model: str | None = None, /, *, load: Load = LoadOptions(), options: 
         model: Hub id or folder, as --model.
         top: best and worst tokens to print.
     """
+    check_top(top)
     load = with_model(load, model)
     rm = model_of(load, quiet=output.quiet)
     run = named_run("tokens", rm, [], {"load": load, "scan": options}, output.output_dir)
     result = scanned(rm, options, quiet=output.quiet)
     found, view = told(result, rm.name, top, options.special)
     return finished(run, result, found, view)
+
+
+def check_top(top: int) -> None:
+    """Refuse a table without rows before anyone waits for a scan."""
+    if top < 1:
+        raise RewardenError(f"--top {top}", where="command line", fix="ask for at least 1 row")
 
 
 def scanned(rm: RewardModel, options: ScanOptions, *, quiet: bool) -> TokenScores:
@@ -69,4 +77,5 @@ def said(row: dict[str, Any]) -> str:
     words = [name for name in ("special", "byte", "trimmed") if row[name]]
     words += [] if row["round_trip"] else ["not itself as text"]
     words += [f"{row['ties']} tied"] if row["ties"] > 1 else []
+    words += [f"{row['near']} within rounding"] if row["near"] > row["ties"] else []
     return ", ".join(words)

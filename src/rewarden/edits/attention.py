@@ -79,23 +79,18 @@ class SuffixAttention:
         flat = (call.query * call.scale).reshape(batch, kv_heads, groups * length, width).transpose(0, 1).contiguous()
         shared = torch.bmm(flat.view(kv_heads, -1, width), keys.transpose(1, 2))
         scores = [self._masked(call, shared.view(kv_heads, batch, groups, length, split), 0)]
-        if call.key.shape[2]:
-            own = flat @ call.key.permute(1, 0, 3, 2)
-            scores.append(self._masked(call, own.view(kv_heads, batch, groups, length, -1), split))
-        top = scores[0].amax(-1, keepdim=True)
-        top = top if len(scores) == 1 else torch.maximum(top, scores[1].amax(-1, keepdim=True))
-        total = torch.zeros_like(top)
+        alone = call.key.shape[2]
+        if alone:
+            own = torch.bmm(flat.view(kv_heads * batch, -1, width), _rows_apart(call.key).transpose(1, 2))
+            scores.append(self._masked(call, own.view(kv_heads, batch, groups, length, alone), split))
         if call.sinks is not None:  # a learned score per head, without a value
-            sinks = call.sinks.float().reshape(kv_heads, 1, groups, 1, 1)
-            top = torch.maximum(top, sinks)
-            total = (sinks - top).exp_()
-        for part in scores:
-            total += part.sub_(top).exp_().sum(-1, keepdim=True)
-        out = torch.bmm(scores[0].view(kv_heads, -1, split).to(values.dtype), values).view(kv_heads, batch, groups * length, -1)
-        if len(scores) == 2:
-            out = out + scores[1].view(kv_heads, batch, groups * length, -1).to(values.dtype) @ call.value.transpose(0, 1)
-        out = (out / total.view(kv_heads, batch, groups * length, 1)).to(call.query.dtype)
-        return out.transpose(0, 1).reshape(batch, heads, length, -1)
+            scores.append(call.sinks.float().reshape(kv_heads, 1, groups, 1, 1).expand(-1, batch, -1, length, -1))
+        weights = (torch.cat(scores, -1) if len(scores) > 1 else scores[0]).softmax(-1).to(values.dtype)
+        out = torch.bmm(weights[..., :split].reshape(kv_heads, -1, split), values).view(kv_heads * batch, -1, values.shape[-1])
+        if alone:
+            part = weights[..., split:split + alone].reshape(kv_heads * batch, groups * length, alone)
+            out = torch.baddbmm(out, part, _rows_apart(call.value))
+        return out.view(kv_heads, batch, groups * length, -1).transpose(0, 1).reshape(batch, heads, length, -1)
 
     def _masked(self, call: Attention, scores: Tensor, first: int) -> Tensor:
         """float32 scores of the keys from `first` on, capped and masked."""
@@ -104,3 +99,8 @@ class SuffixAttention:
         if call.mask is None or self.columns.all_open(call.mask, stop):
             return scores
         return scores.masked_fill_(~call.mask[0, 0, :, first:stop], float("-inf"))
+
+
+def _rows_apart(held: Tensor) -> Tensor:
+    """Keys or values [batch, kv_head, S, d_head] as [kv_head · batch, S, d_head]."""
+    return held.transpose(0, 1).reshape(-1, *held.shape[2:])

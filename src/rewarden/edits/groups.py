@@ -5,6 +5,7 @@ In: units. Out: rows by the position they start at, in groups that share a suffi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -55,27 +56,33 @@ class Group:
     rows: Rows
 
 
-def grouped(rows: Rows, end: int, budget: int, last_start: int) -> list[Group]:
-    """Rows by start: starts share a group while little is recomputed for it, or while all fits one call.
+def grouped(rows: Rows, end: int, budget: int, last_start: int, layers: int = 0, call: float = math.inf) -> list[Group]:
+    """Rows by start: starts share a group while little is recomputed for it, or while all fits one call and a call of their
+    own would cost more.
 
     Args:
         rows: the rows.
         end: one past the last position computed.
         budget: tokens per call.
         last_start: no group starts after this position (the first one wanted at the last layer's end).
+        layers: one past the last layer that is run, for `call`.
+        call: tokens that one more call costs as much as.
     """
     start = np.minimum(rows.start, last_start)
     groups: list[Group] = []
-    values, counts = np.unique(start, return_counts=True)
+    values, inverse, counts = np.unique(start, return_inverse=True, return_counts=True)
+    runs = np.maximum(layers - rows.layer, 0)
+    work, depth = np.bincount(inverse, runs), int(runs.max(initial=1))
     first = 0
     while first < len(values):
-        origin, total, waste, stop = values[first], int(counts[first]), 0, first + 1
+        origin, total, waste, lost, stop = values[first], int(counts[first]), 0, 0.0, first + 1
         while stop < len(values):
-            more = waste + int(counts[stop]) * int(values[stop] - origin)
+            shift = int(values[stop] - origin)
+            more, less = waste + int(counts[stop]) * shift, lost + work[stop] * shift  # tokens, and tokens × layers
             tokens = (total + int(counts[stop])) * int(end - origin)
-            if more > WASTE * tokens and tokens > budget:
+            if more > WASTE * tokens and (tokens > budget or less > call * depth):
                 break
-            total, waste, stop = total + int(counts[stop]), more, stop + 1
+            total, waste, lost, stop = total + int(counts[stop]), more, less, stop + 1
         chosen = np.isin(start, values[first:stop])
         groups.append(Group(int(origin), rows.take(np.flatnonzero(chosen))))
         first = stop

@@ -1,6 +1,6 @@
 """Figures and coloured text from Results; nothing here runs a model or estimates a statistic.
 
-Every function takes a `Result` (or a table) and returns a Plotly figure, or a `TextBlock` for text.
+Every function takes a `Result` (or a table) and returns a Plotly figure, a `TextBlock` for text, or a table to read.
 """
 
 from __future__ import annotations
@@ -9,12 +9,20 @@ from rewarden.plots.agreement import agreement_by_length, agreement_scatter, est
 from rewarden.plots.components import attribution, head_map, ledger
 from rewarden.plots.depth import lens, lens_accuracy, lens_tokens
 from rewarden.plots.distributions import accuracy, length, margins, prompt_exchange, scores, style_grid
-from rewarden.plots.patching import patch_heads, patch_layers, patch_positions
+from rewarden.plots.heads import patch_heads
+from rewarden.plots.patching import patch_layers, patch_positions
 from rewarden.plots.paths import flip_steps, paths_map
 from rewarden.plots.text import TextBlock, coloured, side_by_side
 from rewarden.plots.tokens import reward_trace
+from rewarden.plots.tokens_human import rank_trajectories
+from rewarden.plots.tokens_map import framing_map
+from rewarden.plots.tokens_models import agreement_heatmap, model_map
+from rewarden.plots.tokens_search import search_trajectory
+from rewarden.plots.tokens_shape import token_distribution, token_extremes
+from rewarden.plots.tokens_words import identity_forest, sentiment_slopes
 
-__all__ = ["TextBlock", "accuracy", "agreement_by_length", "agreement_scatter", "attribution", "coloured", "estimate_scatter",
-           "flip_steps", "head_map", "ledger", "length", "lens", "lens_accuracy", "lens_tokens", "margins", "patch_heads",
-           "patch_layers", "patch_positions", "paths_map", "prompt_exchange", "reward_trace", "scores", "side_by_side",
-           "style_grid"]
+__all__ = ["TextBlock", "accuracy", "agreement_by_length", "agreement_heatmap", "agreement_scatter", "attribution", "coloured",
+           "estimate_scatter", "flip_steps", "framing_map", "head_map", "identity_forest", "ledger", "length", "lens",
+           "lens_accuracy", "lens_tokens", "margins", "model_map", "patch_heads", "patch_layers", "patch_positions",
+           "paths_map", "prompt_exchange", "rank_trajectories", "reward_trace", "scores", "search_trajectory",
+           "sentiment_slopes", "side_by_side", "style_grid", "token_distribution", "token_extremes"]

@@ -27,11 +27,12 @@ from plotly.offline import get_plotlyjs
 
 from rewarden.plots.labels import visible
 from rewarden.plots.text import stylesheet
+from rewarden.report.points import pack
 from rewarden.report.section import FigureBlock, Finding, HtmlBlock, Section, TableBlock
 from rewarden.report.tables import page_table
 
 SIZE_LIMIT = 6_000_000
-"""Bytes of a report; the largest figures are left out beyond it, their tables stay."""
+"""Bytes of a report; the largest figures and searches are left out beyond it, their tables stay."""
 
 SCHEMA = "rewarden.report/1"
 """Name and version of the machine-readable block."""
@@ -103,10 +104,11 @@ def render(page: Page) -> str:
     """
     sections = [_section(section) for section in page.sections]
     text = _fill(page, sections)
-    blocks = sorted((block for section in sections for block in section["blocks"] if block.get("json")),
-                    key=lambda block: len(block["json"]))
-    while blocks and len(text.encode()) > SIZE_LIMIT:
-        blocks.pop()["json"] = None  # the largest figure goes first; its table stays
+    parts = sorted(((block, part) for section in sections for block in section["blocks"] for part in ("json", "points")
+                    if block.get(part)), key=lambda item: len(item[0][item[1]]))
+    while parts and len(text.encode()) > SIZE_LIMIT:
+        block, part = parts.pop()  # the largest goes first; tables stay
+        block[part] = None
         text = _fill(page, sections)
     return text
 
@@ -125,7 +127,7 @@ def _fill(page: Page, sections: list[dict[str, Any]]) -> str:
         health=[{"name": check.name, "value": check.value, "status": check.status, "mark": _MARKS[check.status],
                  "meaning": check.meaning} for check in page.health],
         findings=_top_findings(page.sections), sections=sections, version=page.version, style=Markup(style),
-        plotly=Markup(plotly), boot=Markup(boot), data=Markup(embedded_json(page_data(page))))
+        library=Markup(packed_library()), boot=Markup(boot), data=Markup(embedded_json(page_data(page))))
 
 
 @lru_cache(maxsize=1)
@@ -142,10 +144,14 @@ def _readable(value: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def plotly_script() -> str:
-    """plotly.js as shipped with the Python package, checked to be safe inside a script element."""
-    text = get_plotlyjs()
-    assert not any(end in text.lower() for end in ("</script", "<!--")), "plotly.js would end its own script element"
-    return text
+    """plotly.js as shipped with the Python package."""
+    return get_plotlyjs()
+
+
+@lru_cache(maxsize=1)
+def packed_library() -> str:
+    """plotly.js for the page, packed to two fifths: page.js unpacks it, the policy's hash admits exactly this text."""
+    return embedded_json(pack(plotly_script().encode()))
 
 
 def policy(*, scripts: Sequence[str], styles: Sequence[str]) -> str:
@@ -239,8 +245,10 @@ def _section(section: Section) -> dict[str, Any]:
 def _block(block: FigureBlock | TableBlock | HtmlBlock, name: str) -> dict[str, Any]:
     if isinstance(block, FigureBlock):
         title, height, text = _figure(block)
+        found = block.points
         return {"kind": "figure", "id": f"figure-{name}", "title": title, "caption": block.caption, "json": text,
-                "height": height, "table": page_table(block.table, label=title)}
+                "height": height, "table": page_table(block.table, label=title), "noun": found.noun if found else "",
+                "points": None if found is None else Markup(embedded_json(found.packed()))}
     if isinstance(block, TableBlock):
         return {"kind": "table", "title": block.title, "caption": block.caption, "folded": block.folded,
                 "table": page_table(block.table, label=block.title)}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from rewarden.report.context import Audit
+    from rewarden.report.points import Points
 
 Level = Literal["concern", "fact", "clear"]
 """A problem that was found; a measurement; a problem that was looked for and not found."""
@@ -49,11 +50,13 @@ class FigureBlock:
         figure: a Plotly figure; its title becomes the heading of the block.
         caption: how to read it, plain text.
         table: the numbers behind it, for screen readers and for comparing two reports.
+        points: points that a reader can look up by name in a search box and see marked.
     """
 
     figure: go.Figure
     caption: str
     table: pd.DataFrame
+    points: Points | None = None
 
 
 @dataclass(frozen=True)

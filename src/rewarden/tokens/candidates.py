@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rewarden.edits import EditBatch, Site
 from rewarden.edits.base import BaseRun
@@ -21,16 +22,14 @@ from rewarden.edits.plan import make_plan
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenWarning
 from rewarden.reward_model import RewardModel
+from rewarden.tokens.rounding import compare_with_alone, sample_of
 from rewarden.tokens.slot import Slot
 
 CHUNK = 4096
 """Substitutions planned at once."""
 
-CHECKED = 4
-"""Substitutions that are also run as whole forwards."""
-
-TOLERANCE = 1e-3
-"""Largest difference to whole forwards in units of the reward's spread, in float32, before whole forwards take over."""
+TRIED = 16
+"""Responses of one token that are tried as the run to start from, until the reward of one is finite."""
 
 
 @dataclass(eq=False)
@@ -40,7 +39,7 @@ class Candidates:
     Attributes:
         rm: the reward model.
         slot: where the response stands.
-        floor: largest difference met between unedited rows and the base run, or between the engine and whole forwards.
+        floor: twice the largest difference met between unedited rows and the base run, or the engine and rows run alone.
         whole: every substitution is a whole forward (the engine does not fit this model).
         checked: whether the engine was compared with whole forwards.
     """
@@ -55,6 +54,24 @@ class Candidates:
         """The run of a response, which substitutions start from."""
         check_ids(self.rm, np.asarray(ids, np.int64))
         return self.rm.base(self.slot.filled(ids))
+
+    def first(self, ids: np.ndarray) -> int:
+        """The id to start from: one that is no padding, where there is one."""
+        plain = ids[~self._padding(ids)]
+        return int(plain[0] if len(plain) else ids[0])
+
+    def usable(self, base: BaseRun, ids: np.ndarray) -> BaseRun:
+        """This base run, or that of the first id whose reward is finite; without one, every candidate is run whole."""
+        for number in [None, *ids[~self._padding(ids)][:TRIED].tolist()]:
+            run = base if number is None else self.base([number])
+            if bool(torch.isfinite(run.values).all()):
+                return run
+        self.whole = True
+        return base
+
+    def _padding(self, ids: np.ndarray) -> np.ndarray:
+        """bool [n]: ids of padding, which some models tell positions by: no edit of one token can say what they change."""
+        return np.isin(ids, padding_ids(self.rm))
 
     def substitute(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray,
                    progress: Callable[[int], object] | None = None) -> np.ndarray:
@@ -71,31 +88,45 @@ class Candidates:
         """
         positions, ids = np.asarray(positions, np.int64), np.asarray(ids, np.int64)
         out = np.empty((len(ids), len(self.rm.names)), np.float32)
+        held = base.encoded.ids[self.slot.start + positions]
         if not self.checked and len(ids):
-            self._check(base, positions, ids)
+            self._check(base, positions, ids, held)
         for start in range(0, len(ids), CHUNK):
             part = slice(start, start + CHUNK)
-            out[part] = (self._as_whole if self.whole else self._by_edits)(base, positions[part], ids[part])
+            if self.whole:
+                out[part] = self._as_whole(base, positions[part], ids[part])
+            else:
+                out[part] = self._mixed(base, positions[part], ids[part], held[part])
             if progress:
                 progress(len(ids[part]))
         return out
 
-    def _check(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray) -> None:
+    def _mixed(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """By edits, but for ids that an edit cannot stand for: padding, and embeddings that are not finite."""
+        values = LayerInputs(base)(ids, self.slot.start + positions)
+        odd = self._padding(ids) | self._padding(held) | ~torch.isfinite(values).all(-1).cpu().numpy()
+        out = np.empty((len(ids), len(self.rm.names)), np.float32)
+        if (~odd).any():
+            kept = torch.as_tensor(np.flatnonzero(~odd), device=values.device)
+            out[~odd] = self._by_edits(base, positions[~odd], ids[~odd], values if not odd.any() else values[kept])
+        if odd.any():
+            out[odd] = self._as_whole(base, positions[odd], ids[odd])
+        return out
+
+    def _check(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray, held: np.ndarray) -> None:
         """Some substitutions both ways: the floor, and whether the engine fits."""
         self.checked = True
-        some = np.unique(np.linspace(0, len(ids) - 1, min(CHECKED, len(ids))).astype(np.int64))
-        ours = self._by_edits(base, positions[some], ids[some])
-        plain = self._as_whole(base, positions[some], ids[some])
-        finite = np.isfinite(ours) & np.isfinite(plain)
-        apart = float(np.abs(ours - plain)[finite].max(initial=0.0))
-        scale = float(np.abs(plain[finite]).max(initial=1.0))
-        half = self.rm.dtype not in (torch.float32, torch.float64)
-        if not finite.any() or (not half and apart > TOLERANCE * max(scale, 1.0)):
-            self.whole = True
-            warnings.warn(f"the edit engine and whole forwards differ by {apart:.1e} on {self.rm.name}: every candidate is "
-                          "run whole, which is slow but right", RewardenWarning, stacklevel=2)
+        plain = np.flatnonzero(~self._padding(ids) & ~self._padding(held))
+        some = plain[sample_of(len(plain), self.rm.dtype)]
+        if self.whole or not len(some):
             return
-        self.floor = max(self.floor, apart)
+        ours = self._mixed(base, positions[some], ids[some], held[some])
+        found = compare_with_alone(self.rm, self._rows(base, positions[some], ids[some]), ours)
+        self.floor = max(self.floor, found.floor)
+        if not found.fits:
+            self.whole = True
+            warnings.warn(f"the edit engine and whole forwards differ by {found.apart:.1e} on {self.rm.name}: every candidate "
+                          "is run whole, which is slow but right", RewardenWarning, stacklevel=2)
 
     def _rows(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray) -> list[Encoded]:
         response = base.encoded.ids[self.slot.start:self.slot.start + self.length(base)]
@@ -110,13 +141,20 @@ class Candidates:
     def _as_whole(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray) -> np.ndarray:
         return self.rm.reward_encoded(self._rows(base, positions, ids))
 
-    def _by_edits(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        where = self.slot.start + positions
-        values = LayerInputs(base)(ids, where)
-        batch = EditBatch(Site("resid_pre", 0), values, positions=where)
+    def _by_edits(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray, values: Tensor) -> np.ndarray:
+        """With what enters layer 0 for the ids, float [n, d]."""
+        batch = EditBatch(Site("resid_pre", 0), values, positions=self.slot.start + positions)
         readings = None
         if self.rm.readout.reads_ids:
             readings = [self.rm.readout.read(row) for row in self._rows(base, positions, ids)]
         edited = make_plan(self.rm, base, batch, readings=readings).run()
         self.floor = max(self.floor, edited.noise_floor)
         return edited.values.cpu().numpy()
+
+
+def padding_ids(rm: RewardModel) -> list[int]:
+    """Ids that stand for padding, to the tokenizer or to the model."""
+    config = rm.model.config.get_text_config() if hasattr(rm.model.config, "get_text_config") else rm.model.config  # type: ignore
+    found = (getattr(rm.tokenizer, "pad_token_id", None), getattr(config, "pad_token_id", None),
+             getattr(rm.architecture.embedding, "padding_idx", None))
+    return sorted({int(number) for number in found if number is not None and number >= 0})

@@ -86,7 +86,8 @@ def framing_plane(scores: TokenScores, positive: Sequence[int | str], negative: 
     tokens = scores.data.isel(token=np.flatnonzero(kept))
     centre, spread = mean[kept].mean(0), mean[kept].std(0)
     if not spread.all():
-        raise RewardenError("the rewards of a framing are all equal", where="framing_plane", fix="scan more tokens")
+        raise RewardenError("the rewards of a framing are all equal", where="framing_plane",
+                            why="then there is nothing to compare", fix="ask another question, or check the model's head")
     reading = (mean[kept] - centre) / spread
     common = np.sqrt((spread**2).mean())
     cloud = (mean[kept] - centre) / common
@@ -112,7 +113,10 @@ def framing_plane(scores: TokenScores, positive: Sequence[int | str], negative: 
     names = ["\n".join(str(scores.data["prompt"].values[row]) for row in side) for side in rows]
     provenance = {**scores.provenance, "positive": names[0], "negative": names[1], "special": special, "level": level,
                   "n_resamples": n_resamples, "seed": seed}
-    return Result("framing", data, provenance, scores.exact, scores.noise_floor, (*scores.warnings, *_notes(kept, cloud)))
+    notes = [f"under the {name} prompts rewards differ by rounding only (sd {sd:.2g}, noise floor {scores.noise_floor:.2g})"
+             for name, sd in zip(FRAMINGS, spread, strict=True) if sd <= (scores.noise_floor or 0.0)]
+    return Result("framing", data, provenance, scores.exact, scores.noise_floor,
+                  (*scores.warnings, *notes, *_notes(kept, cloud)))
 
 
 def framing_extremes(plane: Result, end: str, n: int = 20, *, within: bool = True) -> pd.DataFrame:

@@ -6,6 +6,7 @@ lists, ranked items, identity terms.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ import xarray as xr
 from rewarden.edits.inputs import check_ids
 from rewarden.edits.tree import score_rows
 from rewarden.encoding import RESPONSE, Encoded
-from rewarden.errors import RewardenError
+from rewarden.errors import RewardenError, RewardenWarning
 from rewarden.result import Result
+from rewarden.tokens.rounding import compare_with_alone, sample_of
 from rewarden.tokens.scan import apart, listed_prompts, with_readout
 from rewarden.tokens.scores import ties_of
-from rewarden.tokens.slot import Prompt, find_slot, label_of, prompt_messages
+from rewarden.tokens.slot import Prompt, find_slot, label_of, prompt_messages, token_ids
 
 if TYPE_CHECKING:
     from rewarden.readout import Readout
@@ -55,18 +57,20 @@ def score_responses(rm: RewardModel, prompt: Prompt | Sequence[Prompt], response
         >>> bool(abs(found.reward[0, 2] - alone) < 1e-4)
         True
     """
-    rm, prompts, given = with_readout(rm, readout), listed_prompts(prompt), list(responses)
-    if not given:
-        raise RewardenError("no responses", where="responses=", fix="pass at least one text")
+    rm, prompts = with_readout(rm, readout), listed_prompts(prompt)
+    if isinstance(responses, str) or not len(responses):
+        raise RewardenError(f"{responses!r:.80} are no responses", where="responses=", fix="pass a list with at least one text")
+    given, floor = list(responses), rm.noise_floor
     values, labels, lengths = [], [], np.zeros(len(given), np.int64)
     for text in prompts:
         messages = prompt_messages(text, system)
         rows = _rows(rm, text, system, messages, given)
         lengths = np.asarray([int((row.spans == RESPONSE).sum()) for row in rows])
-        values.append(score_rows(rm, rows, progress))
+        found, rounding = _scored(rm, rows, progress)
+        values, floor = [*values, found], max(floor, rounding)
         labels.append(label_of(text, messages))
-    found = np.stack(values)
-    reward = found[..., rm.main]
+    scalars = np.stack(values)  # [prompt, response, scalar]
+    reward = scalars[..., rm.main]
     ties, distinct = ties_of(reward)
     shown = [text if isinstance(text, str) else rm.tokenizer.decode(list(text)) for text in given]
     data = xr.Dataset({"reward": (("prompt", "response"), reward), "ties": (("prompt", "response"), ties),
@@ -74,10 +78,22 @@ def score_responses(rm: RewardModel, prompt: Prompt | Sequence[Prompt], response
                       coords={"prompt": np.asarray(apart(labels), dtype=object), "response": np.asarray(shown, dtype=object),
                               "tokens": ("response", lengths)})
     if len(rm.names) > 1:
-        data = data.assign_coords(scalar=list(rm.names)).assign(scalars=(("prompt", "response", "scalar"), found))
+        data = data.assign_coords(scalar=list(rm.names)).assign(scalars=(("prompt", "response", "scalar"), scalars))
     lost = int((~np.isfinite(reward)).sum())
-    return Result("responses", data, {**rm.provenance(), "system": system or ""}, True, rm.noise_floor,
+    return Result("responses", data, {**rm.provenance(), "system": system or ""}, True, floor,
                   (f"{lost} rewards are not finite: they have no rank",) if lost else ())
+
+
+def _scored(rm: RewardModel, rows: list[Encoded], progress: Callable[[int], object] | None) -> tuple[np.ndarray, float]:
+    """Scalars [n, k] and their noise floor; each row alone where the tree does not fit the model."""
+    values = score_rows(rm, rows, progress)
+    some = sample_of(len(rows), rm.dtype)
+    found = compare_with_alone(rm, [rows[number] for number in some], values[some])
+    if found.fits:
+        return values, found.floor
+    warnings.warn(f"responses together and alone differ by {found.apart:.1e} on {rm.name}: all are run whole, which is slow "
+                  "but right", RewardenWarning, stacklevel=3)
+    return rm.reward_encoded(rows), 0.0
 
 
 def _rows(rm: RewardModel, prompt: Prompt, system: str | None, messages: Sequence, given: Sequence) -> list[Encoded]:
@@ -89,8 +105,9 @@ def _rows(rm: RewardModel, prompt: Prompt, system: str | None, messages: Sequenc
                 rows.append(rm.encode([*messages, {"role": "assistant", "content": response}]))
                 continue
             slot = slot or find_slot(rm, prompt, system)
-            check_ids(rm, np.asarray(response, np.int64))
-            rows.append(slot.filled(response))
+            listed = token_ids(response, "ids")
+            check_ids(rm, listed)
+            rows.append(slot.filled(listed))
         except RewardenError as error:
             raise RewardenError(error.what, where=f"response {number}, {error.where}", why=error.why, fix=error.fix) from error
     return rows

@@ -16,7 +16,7 @@ from rewarden.edits.inputs import check_ids
 from rewarden.errors import RewardenError
 from rewarden.tokens.candidates import Candidates
 from rewarden.tokens.scores import TokenScores, token_scores
-from rewarden.tokens.slot import Prompt, find_slot
+from rewarden.tokens.slot import Prompt, find_slot, token_ids
 from rewarden.tokens.text_mode import score_as_text
 from rewarden.tokens.vocabulary import describe_ids, every_id
 
@@ -46,8 +46,8 @@ def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, syst
 
     Returns:
         `TokenScores`: `reward` (prompt, token), `ties`, `distinct`; flags of each token; `scalars` where the model has
-        several. `noise_floor` is the largest difference met between unedited rows and the base run, or between the engine
-        and whole forwards on a few candidates.
+        several. `noise_floor` is twice the largest difference met between unedited rows and the base run, or on a sample of
+        candidates between the engine and the candidate run alone: smaller differences are rounding.
 
     Raises:
         RewardenError: no prompt, an unknown mode, ids that the model has no embedding for, an ensemble.
@@ -63,9 +63,8 @@ def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, syst
         raise RewardenError(f"unknown mode {mode!r}", where="mode=", fix="use 'ids' or 'text'")
     rm = with_readout(rm, readout)
     prompts = listed_prompts(prompt)
-    chosen = every_id(rm) if ids is None else np.asarray(list(ids), dtype=np.int64).reshape(-1)
-    if not len(chosen):
-        raise RewardenError("no candidates", where="ids=", fix="pass at least one token id, or None for all")
+    chosen = every_id(rm) if ids is None else token_ids(ids, "ids=")
+    check_ids(rm, chosen)
     known = describe_ids(rm, chosen)
     slots = [find_slot(rm, text, system) for text in prompts]
     labels = apart([slot.label for slot in slots])
@@ -73,18 +72,20 @@ def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, syst
     for start in range(0, len(slots), TOGETHER):
         some = [Candidates(rm, slot) for slot in slots[start:start + TOGETHER]]
         if mode == "text":
-            values += [score_as_text(rm, candidates.slot.messages, known.text, progress) for candidates in some]
+            for candidates in some:
+                found, rounding = score_as_text(rm, candidates.slot.messages, known.text, progress)
+                values, floor = [*values, found], max(floor, rounding)
             continue
-        check_ids(rm, chosen)
-        bases = rm.bases([candidates.slot.filled(chosen[:1]) for candidates in some])
+        bases = rm.bases([candidates.slot.filled([candidates.first(chosen)]) for candidates in some])
         for candidates, base in zip(some, bases, strict=True):
+            base = candidates.usable(base, chosen)
             values.append(candidates.substitute(base, np.zeros(len(chosen), np.int64), chosen, progress))
             floor = max(floor, candidates.floor)
-    found = np.stack(values)  # [prompt, token, scalar]
+    scalars = np.stack(values)  # [prompt, token, scalar]
     provenance = {**rm.provenance(), "mode": mode, "system": system or "", "candidates": len(chosen)}
-    return token_scores(found[..., rm.main], token_id=chosen, text=known.text, piece=known.piece, bytes_=known.bytes,
+    return token_scores(scalars[..., rm.main], token_id=chosen, text=known.text, piece=known.piece, bytes_=known.bytes,
                         flags=known.flags, prompts=labels, provenance=provenance, noise_floor=floor,
-                        scalars=(rm.names, found) if len(rm.names) > 1 else None, warnings=_notes(found[..., rm.main]))
+                        scalars=(rm.names, scalars) if len(rm.names) > 1 else None, warnings=_notes(scalars[..., rm.main]))
 
 
 def listed_prompts(prompt: Any) -> list[Prompt]:
@@ -107,7 +108,13 @@ def apart(names: Sequence[str]) -> list[str]:
         >>> apart(["a", "b", "a"])
         ['a', 'b', 'a #2']
     """
-    return [name if name not in names[:number] else f"{name} #{number}" for number, name in enumerate(names)]
+    found: list[str] = []
+    for number, name in enumerate(names):
+        label, other = name, number
+        while label in found or (label != name and label in names):
+            label, other = f"{name} #{other}", other + 1
+        found.append(label)
+    return found
 
 
 def with_readout(rm: RewardModel, readout: Readout | None) -> RewardModel:

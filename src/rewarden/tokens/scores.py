@@ -39,8 +39,9 @@ class TokenScores(Result):
             special: keep control tokens and tokens whose bytes are no text.
 
         Returns:
-            Columns rank, token_id, text, reward, ties, special, byte, trimmed, round_trip. Tokens with exactly the same
-            reward share the best rank among them.
+            Columns rank, token_id, text, reward, ties, near, special, byte, trimmed, round_trip. Tokens with exactly the same
+            reward share the best rank among them; `near` counts the tokens, itself included, whose reward is within the noise
+            floor of this one: their order says nothing.
 
         Example:
             >>> scores = token_scores([[0.5, 2.0, 1.0]], token_id=[4, 5, 6], text=["a", "b", "c"], prompts=["Hi"])
@@ -85,8 +86,11 @@ class TokenScores(Result):
         rows = np.flatnonzero(kept)
         order = rows[np.argsort(sign * reward[rows].astype(np.float64), kind="stable")]
         rank = np.searchsorted(np.sort(sign * reward[rows]), sign * reward[order[:n]]) + 1
+        ordered, floor = np.sort(reward[rows].astype(np.float64)), self.noise_floor or 0.0
+        chosen = reward[order[:n]].astype(np.float64)
+        near = np.searchsorted(ordered, chosen + floor, "right") - np.searchsorted(ordered, chosen - floor, "left")
         columns = {"rank": rank, **{name: self.data[name].values[order[:n]] for name in ("token_id", "text")},
-                   "reward": reward[order[:n]], "ties": self.data["ties"].values[at][order[:n]],
+                   "reward": reward[order[:n]], "ties": self.data["ties"].values[at][order[:n]], "near": near,
                    **{flag: self.data[flag].values[order[:n]] for flag in FLAGS}}
         return pd.DataFrame(columns)
 

@@ -6,7 +6,7 @@ there are read as they are: nothing is decoded, trimmed or tokenised again. Igno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,22 @@ def find_slot(rm: RewardModel, prompt: Prompt, system: str | None = None, room: 
                 _part(first, slice(stop, first.length), first.text[border[1]:], border[0] - border[1]), limit, rm.tokenizer)
 
 
+def token_ids(ids: Iterable[int] | np.ndarray, where: str) -> np.ndarray:
+    """Token ids as int64 [n].
+
+    Raises:
+        RewardenError: none, or something that is no list of whole numbers (a mask, a text).
+    """
+    try:
+        found = ids if isinstance(ids, np.ndarray) else np.asarray(list(ids))
+    except TypeError:
+        found = np.empty(0, object)
+    if found.ndim != 1 or not len(found) or not np.issubdtype(found.dtype, np.integer):
+        raise RewardenError(f"{str(ids)[:80]!r} are no token ids", where=where, why="ids are whole numbers, at least one",
+                            fix="pass a list such as [17, 42]; of a mask, np.flatnonzero(mask)")
+    return found.astype(np.int64)
+
+
 def label_of(prompt: Prompt, messages: Sequence[Message]) -> str:
     """What figures call a prompt: its text, or all that the user says."""
     return prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in messages if m["role"] == "user")
@@ -130,19 +146,28 @@ def prompt_messages(prompt: Prompt, system: str | None = None) -> tuple[Message,
     """
     if isinstance(prompt, str):
         messages: tuple[Message, ...] = ({"role": "user", "content": prompt},)
-    else:
+    elif isinstance(prompt, Conversation | Sequence):
         messages = tuple(prompt.messages if isinstance(prompt, Conversation) else prompt)
-    if not messages or not all(isinstance(m, dict) and str(m.get("content", "")).strip() for m in messages):
-        raise RewardenError("empty prompt", where="prompt=", why=f"got {str(prompt)[:80]!r}",
-                            fix="pass a text, or messages with texts")
+    else:
+        messages = ()
+    if not messages or not all(_is_message(message) for message in messages):
+        raise RewardenError("this is no prompt", where="prompt=", why=f"got {str(prompt)[:80]!r}",
+                            fix="pass a text that is not empty, or messages {'role': ..., 'content': ...} with texts")
     if messages[-1]["role"] == "assistant":
         raise RewardenError("the prompt ends with an assistant message", where="prompt=",
                             why="the response is what is searched or scored", fix="leave the last message out")
-    if system is not None:
+    if system:
         if messages[0]["role"] == "system":
             raise RewardenError("two system messages", where="system=", fix="give the system message in one place")
         messages = ({"role": "system", "content": system}, *messages)
     return messages
+
+
+def _is_message(message: object) -> bool:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return False
+    text = message.get("content")
+    return isinstance(text, str) and bool(text.strip()) and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> int:

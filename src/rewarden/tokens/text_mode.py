@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rewarden.conversation import Message
-from rewarden.encoding import RESPONSE, Encoded
+from rewarden.encoding import PROMPT, RESPONSE, Encoded
 from rewarden.errors import RewardenError
-from rewarden.readout.base import last_position
+from rewarden.readout import Readout
+from rewarden.tokens.rounding import compare_with_alone, sample_of
 from rewarden.tokens.vocabulary import render
 
 if TYPE_CHECKING:
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 
 
 def score_as_text(rm: RewardModel, messages: Sequence[Message], texts: Sequence[str],
-                  progress: Callable[[int], object] | None = None) -> np.ndarray:
-    """Scalars float32 [n, k] of texts as responses, through the template's text and the tokenizer's special tokens.
+                  progress: Callable[[int], object] | None = None) -> tuple[np.ndarray, float]:
+    """Texts as responses, through the template's text and the tokenizer's special tokens.
 
     Args:
-        rm: the reward model; it must read at the last token, as published.
+        rm: the reward model; it must be shown the conversation itself and read it at the last token, as published.
         messages: the conversation before the response.
         texts: decoded tokens.
         progress: called with the number of texts finished.
+
+    Returns:
+        Scalars float32 [n, k], and their noise floor.
 
     Raises:
         RewardenError: no chat template, or a read-out that needs to know which tokens are the response's.
@@ -39,17 +43,28 @@ def score_as_text(rm: RewardModel, messages: Sequence[Message], texts: Sequence[
         raise RewardenError("the published path needs a chat template", where="mode='text'",
                             why=f"conversations are written as {rm.encoder.scheme!r}",
                             fix="pass chat_template= to rewarden.load")
-    rendered = [render(rm, messages, text) for text in texts]
-    rows = [_row(np.asarray(ids, np.int64)) for ids in
-            rm.tokenizer(rendered, add_special_tokens=True, verbose=False)["input_ids"]]
-    if any(not np.array_equal(rm.readout.read(row).positions, last_position(row)) for row in rows[:1]):
-        raise RewardenError(f"{type(rm.readout).__name__} does not read at the last token", where="mode='text'",
+    if not _reads_last(rm.readout):
+        raise RewardenError(f"{type(rm.readout).__name__} does not read a conversation at its last token", where="mode='text'",
                             why="the published path knows no response tokens", fix="use mode='ids'")
-    return rm.reward_encoded(rows, progress=progress)
+    rendered = [render(rm, messages, text) for text in texts]
+    rows = [_row(np.asarray(ids, np.int64), RESPONSE) for ids in
+            rm.tokenizer(rendered, add_special_tokens=True, verbose=False)["input_ids"]]
+    values = rm.reward_encoded(rows, progress=progress)
+    some = sample_of(len(rows), rm.dtype)
+    return values, compare_with_alone(rm, [rows[number] for number in some], values[some]).floor
 
 
-def _row(ids: np.ndarray) -> Encoded:
-    """Ids without spans of their own: the last one stands for the response."""
-    spans = np.zeros(len(ids), np.uint8)
-    spans[-1:] = RESPONSE
-    return Encoded(ids, spans, np.zeros((len(ids), 2), np.int64), "")
+def _reads_last(readout: Readout) -> bool:
+    """Whether the conversation is shown as it is, and the last token is all that is read, whichever tokens the response is."""
+    if readout.reads_ids or type(readout).messages is not Readout.messages:
+        return False
+    try:
+        read = [readout.read(_row(np.arange(5), code)).positions.tolist() for code in (RESPONSE, PROMPT)]
+    except (IndexError, RewardenError):  # it looks for the response, or for a mark
+        return False
+    return read == [[4], [4]]
+
+
+def _row(ids: np.ndarray, code: int) -> Encoded:
+    """Ids of unknown kinds: all of the response, or none."""
+    return Encoded(ids, np.full(len(ids), code, np.uint8), np.zeros((len(ids), 2), np.int64), "")

@@ -159,10 +159,15 @@ def _render(rm: RewardModel, response: str) -> str:
 
 
 def render(rm: RewardModel, messages: Sequence[Message], response: str) -> str:
-    """The text of a conversation whose response may be nothing but white space, as that of a token may."""
+    """The text of a conversation whose response may be nothing but white space, as that of a token may.
+
+    A judge is asked about no such response: there is no text then, "".
+    """
     talk = [*messages, {"role": "assistant", "content": response}]
-    if type(rm.readout).messages is Readout.messages or not response.strip():
+    if type(rm.readout).messages is Readout.messages:
         return rm.encoder.render(talk)
+    if not response.strip():
+        return ""
     return rm.encoder.render(rm.readout.messages(Conversation(talk)))
 
 

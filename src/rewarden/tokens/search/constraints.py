@@ -16,7 +16,7 @@ from rewarden.errors import RewardenError
 from rewarden.tokens.search.history import History
 from rewarden.tokens.search.naturalness import Likelihood, language_model, vocabulary_size
 from rewarden.tokens.search.objective import Objective, check_same_vocabulary, shared_ids
-from rewarden.tokens.slot import Slot
+from rewarden.tokens.slot import Slot, token_ids
 from rewarden.tokens.vocabulary import Vocabulary, describe_ids
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Constraints:
                     kept &= np.asarray(rule(known), bool)
             chosen = every[kept]
         elif self.allowed is not None:
-            chosen = np.unique(np.asarray(self.allowed, np.int64))
+            chosen = np.unique(token_ids(self.allowed, "Constraints(allowed=)"))  # type: ignore[arg-type]  # no name is left here
             strange = np.setdiff1d(chosen, every)
             if len(strange):
                 raise RewardenError(f"token id {strange[0]}", where="Constraints(allowed=)", fix="leave it out",

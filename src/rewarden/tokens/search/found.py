@@ -130,6 +130,8 @@ def _notes(found: Found, options: SearchOptions) -> tuple[str, ...]:
     notes = []
     if options.polish != "none" and not found.certified:
         notes.append(f"the best response still improved after {options.sweeps} sweeps: it has no certificate (raise sweeps)")
+    if np.ptp(found.data["path"].values[np.isfinite(found.data["path"].values)]) <= (found.noise_floor or 0.0):
+        notes.append("every response met has the same reward within rounding: there is nothing to search for")
     if not found.data["round_trip"].values[found.best]:
         notes.append("written as text, the best response is tokenised into other ids: its reward is that of the ids "
                      "(Constraints(round_trip=True) searches among responses that a text can say)")

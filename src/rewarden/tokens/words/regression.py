@@ -13,6 +13,9 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 
+SAME = 1e-12
+"""Outcomes that differ by less than this share of the largest are one number: what is left of them is rounding."""
+
 FULL_LEVERAGE = 1e-10
 """Below this 1 − h an item lies on the line by construction and has no error of its own."""
 
@@ -44,7 +47,8 @@ def ols_hc3(design: np.ndarray, outcome: np.ndarray, level: float = 0.95) -> Fit
         level: nominal coverage of the intervals.
 
     Returns:
-        Fit; all NaN with no more items than columns, or with columns that depend on each other.
+        Fit; all NaN with no more items than columns, or with columns that depend on each other. Where
+        all outcomes are equal, slopes are exactly 0 with p = 1.
 
     Raises:
         RewardenError: an impossible level.
@@ -65,6 +69,10 @@ def ols_hc3(design: np.ndarray, outcome: np.ndarray, level: float = 0.95) -> Fit
         return Fit(nothing, nothing, nothing, nothing, nothing, n)
     q, r = np.linalg.qr(design)
     coefficient = np.linalg.solve(r, q.T @ outcome)
+    size = np.abs(outcome).max()
+    if np.ptp(outcome) <= SAME * size:  # one number: what is left of it is rounding, and no evidence of anything
+        coefficient[np.abs(coefficient) <= SAME * size] = 0.0
+        return Fit(coefficient, 0 * coefficient, coefficient, coefficient, np.where(coefficient == 0, 1.0, 0.0), n)
     free = 1.0 - (q**2).sum(axis=1)  # [n], 1 − leverage
     if free.min() < FULL_LEVERAGE:
         return Fit(coefficient, nothing, nothing, nothing, nothing, n)
