@@ -230,6 +230,7 @@ def phrase_rows(rm: rewarden.RewardModel, sizes: Sizes, found: Findings, repetit
 def step_rows(prompt: Prompt, sizes: Sizes, batch: int, found: Findings, repetitions: int) -> None:
     """The candidates of a GCG step, each with one token of the response exchanged; its base run and gradient beside them."""
     expanded, again = (Expanded(prompt.model, prompt.before, anew) for anew in (False, True))
+    searching = Candidates(prompt.rm, prompt.slot, repeated=True)  # as a search has them: the prompt is run once for all steps
     draw, anew = np.random.default_rng(4), f"expanded cache made anew, batch {sizes.width}"
     table: Any = prompt.rm.architecture.embedding.weight
     for length, target in zip(sizes.responses, STEP_TARGETS, strict=True):
@@ -237,8 +238,8 @@ def step_rows(prompt: Prompt, sizes: Sizes, batch: int, found: Findings, repetit
         positions, ids = draw.integers(0, length, sizes.width), len(SPECIAL) + draw.integers(0, sizes.n_words, sizes.width)
         rows = torch.from_numpy(np.repeat(response[None], sizes.width, 0))
         rows[torch.arange(sizes.width), torch.from_numpy(positions)] = torch.from_numpy(ids)
-        base = prompt.candidates.base(response)
-        ours = partial(prompt.candidates.substitute, base, positions, ids)
+        base = searching.base(response)
+        ours = partial(searching.substitute, base, positions, ids)
 
         def gradient(base: BaseRun = base, where: slice = slice(prompt.tokens, prompt.tokens + length)) -> Tensor:
             return run_gradients(base, ["embed"]).at("embed")[where] @ table.T
@@ -246,7 +247,7 @@ def step_rows(prompt: Prompt, sizes: Sizes, batch: int, found: Findings, repetit
         cached = {f"expanded cache, batch {n}": n for n in (sizes.width // 4, sizes.width)}
         plain_rows = f"whole rows, batch {batch}"
         work: dict[str, Callable[[], Any]] = {
-            "rewarden": ours, "base run": partial(prompt.candidates.base, response), "gradient": gradient,
+            "rewarden": ours, "base run": partial(searching.base, response), "gradient": gradient,
             plain_rows: partial(prompt.whole, rows, batch),
             **{label: partial(prompt.cached, expanded, rows, n) for label, n in cached.items()},
             anew: partial(prompt.cached, again, rows, sizes.width)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rewarden.edits import EditBatch, Site
 from rewarden.edits.base import BaseRun
+from rewarden.edits.following import can_follow, following
 from rewarden.edits.inputs import LayerInputs, check_ids
 from rewarden.edits.plan import make_plan
 from rewarden.encoding import Encoded
@@ -42,6 +43,7 @@ class Candidates:
         floor: twice the largest difference met between unedited rows and the base run, or the engine and rows run alone.
         whole: every substitution is a whole forward (the engine does not fit this model).
         checked: whether the engine was compared with whole forwards.
+        repeated: many responses of one length will be started from: the prompt is run once for all of them.
     """
 
     rm: RewardModel
@@ -49,11 +51,25 @@ class Candidates:
     floor: float = 0.0
     whole: bool = False
     checked: bool = False
+    repeated: bool = False
+    _roots: dict[int, BaseRun] = field(default_factory=dict, repr=False)
 
     def base(self, ids: Sequence[int] | np.ndarray) -> BaseRun:
         """The run of a response, which substitutions start from."""
-        check_ids(self.rm, np.asarray(ids, np.int64))
-        return self.rm.base(self.slot.filled(ids))
+        ids = np.asarray(ids, np.int64)
+        check_ids(self.rm, ids)
+        row = self.slot.filled(ids)
+        if not self.repeated or self._padding(ids).any():
+            return self.rm.base(row)
+        # always from the same run, whatever was asked before: a search that goes on after a kill finds the same numbers
+        if len(ids) not in self._roots:
+            self._roots[len(ids)] = self.rm.base(self.slot.filled(self._any(len(ids))))
+        root = self._roots[len(ids)]
+        return following(root, row) if can_follow(root) else self.rm.base(row)
+
+    def _any(self, length: int) -> np.ndarray:
+        """Some response of that length, always the same."""
+        return np.full(length, self.first(np.arange(int(self.rm.architecture.embedding.num_embeddings))))  # type: ignore
 
     def first(self, ids: np.ndarray) -> int:
         """The id to start from: one that is no padding, where there is one."""

@@ -175,7 +175,7 @@ def make_objective(rm: RewardModel | Sequence[RewardModel], prompt: Prompt | Seq
         raise RewardenError("no model", where="rm=", fix="pass a reward model, or several with one vocabulary")
     for other in models[1:]:
         check_same_vocabulary(models[0], other)
-    members = [Member(m, p, Candidates(model, find_slot(model, text, system, room=length)))
+    members = [Member(m, p, Candidates(model, find_slot(model, text, system, room=length), repeated=True))
                for m, model in enumerate(models) for p, text in enumerate(listed_prompts(prompt))]
     return Objective(members, 1.0 if direction == "max" else -1.0, aggregate)
 
