@@ -100,21 +100,23 @@ class Cone:
 
         Args:
             group: the rows.
-            control: add an unedited row to the first wave.
+            control: add an unedited row to the first wave; one that is full with a single row has it run before.
             done: called with the rows, their residuals, and that of the control row or None.
         """
         columns = self.columns(group.start)
         entered = self.enter(group.rows, columns) if self.uses_points(len(columns)) else {}
         for number, rows in enumerate(self.waves(group)):
-            controlled = control and number == 0
-            if controlled:
-                first = int(self.join_layer(rows, len(columns)).min())
-                rows = rows.after(Rows(*(np.asarray([value]) for value in (CONTROL, 0, group.start, first))))
-            residual = self.wave(rows, columns, entered)
-            if controlled:
-                done(rows.take(np.arange(1, len(rows))), residual[1:], residual[0])
+            if not control or number > 0:
+                done(rows, self.wave(rows, columns, entered), None)
+                continue
+            first = int(self.join_layer(rows, len(columns)).min())
+            unedited = Rows(*(np.asarray([value]) for value in (CONTROL, 0, group.start, first)))
+            if len(rows) == 1 and 2 * len(columns) > self.budget:
+                alone = self.wave(unedited, columns, entered)[0]
+                done(rows, self.wave(rows, columns, entered), alone)
             else:
-                done(rows, residual, None)
+                residual = self.wave(rows.after(unedited), columns, entered)
+                done(rows, residual[1:], residual[0])
 
     def enter(self, rows: Rows, columns: Columns) -> dict[tuple[int, int], tuple[np.ndarray, Tensor]]:
         """First layers of rows whose edits act after attention, at the edited positions only.
