@@ -155,7 +155,7 @@ def test_the_claim_is_that_of_the_planted_correlation(audit, r, level, words):
     assert first.level == level
     assert first.text.startswith(words)
     if r > 0:
-        assert f"{50 * (1 + r):.3g} % of their variance is common" in first.text
+        assert f"either tells {100 * r**2:.3g} % of the other's variance" in first.text
 
 
 def test_many_ties_are_a_concern(audit):

@@ -56,6 +56,7 @@ def compare_tokens(*models: str, load: Load = LoadOptions(), options: Scan = Sca
 
 def told(shared: SharedScores, agreement: Result, top: int) -> tuple[dict[str, Any], list[RenderableType]]:
     """What is said of a comparison: what was matched, how far every two agree, where they differ most."""
+    from rewarden.plots.tokens_names import token_name
     from rewarden.tokens import rank_gaps
 
     counts, data = shared.counts(), agreement.data
@@ -83,5 +84,5 @@ def told(shared: SharedScores, agreement: Result, top: int) -> tuple[dict[str, A
             gaps = said["pairs"][-len(rows)]["gaps"]
             view.append(table(f"Ranked most differently for {data['prompt'].values[0]!r} (rank 1 is best)",
                               ("token", first, second, "gap"),
-                              [(gap["text"], gap["rank"], gap["other_rank"], gap["gap"]) for gap in gaps]))
+                              [(token_name(gap["text"]), gap["rank"], gap["other_rank"], gap["gap"]) for gap in gaps]))
     return said, [*view, *(line(f"note: {text}", "yellow") for text in agreement.warnings)]

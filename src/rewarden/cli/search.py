@@ -51,6 +51,8 @@ def search(model: str | None = None, /, *, load: Load = LoadOptions(), prompt: l
 
 def told(result: Found, name: str, prompts: list[str]) -> tuple[dict[str, Any], list[RenderableType]]:
     """What is said of a search: every restart's response, and what the certificate says."""
+    from rewarden.plots.tokens_names import token_name
+
     rows = result.table()
     found = {"model": name, "prompts": prompts, "direction": result.provenance["direction"], "response": result.response,
              "ids": result.ids, "reward": result.reward, "objective": result.objective, "certified": result.certified,
@@ -58,7 +60,7 @@ def told(result: Found, name: str, prompts: list[str]) -> tuple[dict[str, Any], 
              "restarts": rows.to_dict("records"), "warnings": list(result.warnings)}
     word = "largest" if found["direction"] == "max" else "smallest"
     title = f"Responses of {result.provenance['length']} tokens with the {word} reward of {name}"
-    shown = [(row["response"], row["objective"], "yes" if row["certified"] else "no", row["evaluations"])
+    shown = [(token_name(row["response"]), row["objective"], "yes" if row["certified"] else "no", row["evaluations"])
              for row in rows.to_dict("records")]
     meaning = ("certified: no exchange of one allowed token improves it; the best of several starts is likely, not certain, to "
                "be the best of all")

@@ -52,6 +52,8 @@ def scanned(rm: RewardModel, options: ScanOptions, *, quiet: bool) -> TokenScore
 
 def told(result: TokenScores, name: str, top: int, special: bool) -> tuple[dict[str, Any], list[RenderableType]]:
     """What is said of a scan: extremes of each prompt, ties, and what the text path would have changed."""
+    from rewarden.plots.tokens_names import token_name
+
     n, changed = result.data.sizes["token"], int((~result.data["round_trip"].values).sum())
     found: dict[str, Any] = {"model": name, "tokens": n, "mode": result.provenance["mode"], "noise_floor": result.noise_floor,
                              "not_round_trip": changed, "prompts": [], "warnings": list(result.warnings)}
@@ -62,7 +64,7 @@ def told(result: TokenScores, name: str, top: int, special: bool) -> tuple[dict[
         found["prompts"].append({"prompt": prompt, "distinct": distinct,
                                  **{side: rows.to_dict("records") for side, rows in ends.items()}})
         for side, word in (("top", "best"), ("bottom", "worst")):
-            rows = [(row["rank"], row["text"], row["token_id"], row["reward"], said(row))
+            rows = [(row["rank"], token_name(row["text"]), row["token_id"], row["reward"], said(row))
                     for row in ends[side].to_dict("records")]
             view.append(table(f"{name}: {word} tokens for {prompt!r}", ("rank", "token", "id", "reward", "note"), rows))
         view.append(line(f"{distinct} different rewards among {n} tokens; differences up to {result.noise_floor:.1e} are "
@@ -74,8 +76,7 @@ def told(result: TokenScores, name: str, top: int, special: bool) -> tuple[dict[
 
 def said(row: dict[str, Any]) -> str:
     """The flags of a token in words."""
-    words = [name for name in ("special", "byte", "trimmed") if row[name]]
-    words += [] if row["round_trip"] else ["not itself as text"]
+    words = [row["notes"]] if row["notes"] else []
     words += [f"{row['ties']} tied"] if row["ties"] > 1 else []
     words += [f"{row['near']} within rounding"] if row["near"] > row["ties"] else []
     return ", ".join(words)

@@ -13,6 +13,8 @@ _HOME = {
     "score_responses": "responses",
     "TokenScores": "scores",
     "token_scores": "scores",
+    "Constraints": "search.constraints",
+    "Naturalness": "search.constraints",
     "describe_ids": "vocabulary",
     "find_slot": "slot",
     "shared_vocabulary": "comparison.shared",

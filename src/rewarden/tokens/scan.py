@@ -47,7 +47,8 @@ def score_vocabulary(rm: RewardModel, prompt: Prompt | Sequence[Prompt], *, syst
     Returns:
         `TokenScores`: `reward` (prompt, token), `ties`, `distinct`; flags of each token; `scalars` where the model has
         several. `noise_floor` is twice the largest difference met between unedited rows and the base run, or on a sample of
-        candidates between the engine and the candidate run alone: smaller differences are rounding.
+        candidates between the engine and the candidate run alone: smaller differences are rounding. `.top(n)` and
+        `.bottom(n)` are tables of the extremes; `.save(path)` keeps all.
 
     Raises:
         RewardenError: no prompt, an unknown mode, ids that the model has no embedding for, an ensemble.
@@ -123,6 +124,8 @@ def with_readout(rm: RewardModel, readout: Readout | None) -> RewardModel:
     Raises:
         RewardenError: an ensemble, which has no inside to edit.
     """
+    if isinstance(rm, str):
+        raise RewardenError(f"{rm!r} is the name of a model", where="rm", fix=f"rewarden.load({rm!r})")
     if not hasattr(rm, "architecture"):
         raise RewardenError(f"{type(rm).__name__} has no vocabulary to scan", where="rm", why="its members may have different "
                             "tokenizers", fix="scan each member by itself")

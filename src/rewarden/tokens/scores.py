@@ -39,9 +39,9 @@ class TokenScores(Result):
             special: keep control tokens and tokens whose bytes are no text.
 
         Returns:
-            Columns rank, token_id, text, reward, ties, near, special, byte, trimmed, round_trip. Tokens with exactly the same
-            reward share the best rank among them; `near` counts the tokens, itself included, whose reward is within the noise
-            floor of this one: their order says nothing.
+            Columns rank, text, reward, token_id, ties, near, notes. Tokens with exactly the same reward share the best rank
+            among them; `near` counts the tokens, itself included, whose reward is within the noise floor of this one: their
+            order says nothing. `notes` are the flags in words: "special", "bytes", "trimmed", "not itself as text".
 
         Example:
             >>> scores = token_scores([[0.5, 2.0, 1.0]], token_id=[4, 5, 6], text=["a", "b", "c"], prompts=["Hi"])
@@ -89,10 +89,21 @@ class TokenScores(Result):
         ordered, floor = np.sort(reward[rows].astype(np.float64)), self.noise_floor or 0.0
         chosen = reward[order[:n]].astype(np.float64)
         near = np.searchsorted(ordered, chosen + floor, "right") - np.searchsorted(ordered, chosen - floor, "left")
-        columns = {"rank": rank, **{name: self.data[name].values[order[:n]] for name in ("token_id", "text")},
-                   "reward": reward[order[:n]], "ties": self.data["ties"].values[at][order[:n]], "near": near,
-                   **{flag: self.data[flag].values[order[:n]] for flag in FLAGS}}
-        return pd.DataFrame(columns)
+        return pd.DataFrame({
+            "rank": rank, "text": self.data["text"].values[order[:n]], "reward": reward[order[:n]],
+            "token_id": self.data["token_id"].values[order[:n]], "ties": self.data["ties"].values[at][order[:n]], "near": near,
+            "notes": [notes_of({flag: bool(self.data[flag].values[row]) for flag in FLAGS}) for row in order[:n]]})
+
+
+def notes_of(flags: Mapping[str, bool]) -> str:
+    """The flags of a token in words, commas between.
+
+    Example:
+        >>> notes_of({"special": False, "byte": True, "trimmed": False, "round_trip": False})
+        'bytes, not itself as text'
+    """
+    words = [word for flag, word in (("special", "special"), ("byte", "bytes"), ("trimmed", "trimmed")) if flags[flag]]
+    return ", ".join([*words, *([] if flags["round_trip"] else ["not itself as text"])])
 
 
 def ties_of(reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

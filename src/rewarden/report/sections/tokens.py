@@ -40,7 +40,7 @@ RESAMPLES = 500
 """Bootstrap resamples at most: with thousands of tokens the ends hardly move, and a vocabulary is long."""
 
 SAME = 0.8
-"""Correlation of the two questions from which the model hardly tells them apart: nine tenths of the variance are common."""
+"""Correlation of the two questions from which the model hardly tells them apart: either tells two thirds of the other."""
 
 TIED = 0.05
 """Share of tokens with ties from which their order is no order."""
@@ -135,7 +135,8 @@ def described(audit: Audit, scan: Result) -> Section:
         "ever; up: to the question for the worst. On the dotted line a token has the same standing under both; a model that "
         "hears the difference spreads its tokens away from it. Colour: how many tokens, on a logarithmic scale; dots: the "
         "outermost ones, with ranks and notes under the pointer. ␣ is a space that belongs to the token. Drag to move the map, "
-        "type below to find any token of the vocabulary.", furthest(plane), _points(plane))]
+        "type in the box to find any token of the vocabulary. The lists show what the model does, "
+        "offensive words included.", furthest(plane), _points(plane))]
     for place, (word, table) in enumerate(zip(WORDS, extremes, strict=True)):
         blocks.append(TableBlock(
             f"Tokens with the highest and with the lowest reward as the {word} thing ever",
@@ -189,16 +190,16 @@ def _points(plane: Result) -> Points:
 def _findings(scan: Result, plane: Result) -> list[Finding]:
     data, n = plane.data, int(plane.data["n"])
     value, low, high = (float(data[f"correlation{end}"]) for end in ("", "_low", "_high"))
-    common = number(50 * (1 + value), 3)
+    common = number(100 * value**2, 3)
     numbers = (f"rewards of {n} single tokens as the greatest and as the worst thing ever correlate with r = "
                f"{interval(value, low, high)}")
     if low > SAME:
-        found = [Finding(f"The model hardly hears whether it is asked for the best or for the worst: {numbers}; {common} % of "
-                         "their variance is common to both questions.", "concern", 45)]
+        found = [Finding(f"The model hardly hears whether it is asked for the best or for the worst: {numbers}; either "
+                         f"tells {common} % of the other's variance.", "concern", 45)]
     elif high < 0:
         found = [Finding(f"The model tells opposite questions apart: {numbers}.", "fact", 12)]
     else:
-        found = [Finding(f"{numbers[0].upper()}{numbers[1:]}: {common} % of their variance is common to both questions.",
+        found = [Finding(f"{numbers[0].upper()}{numbers[1:]}: either tells {common} % of the other's variance.",
                          "fact", 12)]
     return [*found, *_extreme_findings(scan), *_text_findings(scan), *_tie_findings(scan)]
 

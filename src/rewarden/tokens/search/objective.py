@@ -169,7 +169,7 @@ def make_objective(rm: RewardModel | Sequence[RewardModel], prompt: Prompt | Seq
     if direction not in ("max", "min"):
         raise RewardenError(f"unknown direction {direction!r}", where="direction=", fix="use 'max' or 'min'")
     if not isinstance(length, int | np.integer) or length < 1:
-        raise RewardenError(f"a response of {length!r} tokens", where="length=", fix="ask for at least 1")
+        raise RewardenError(f"a response of {length!r} tokens", where="length=", fix="ask for a whole number from 1")
     models = [with_readout(one, None) for one in (rm if isinstance(rm, Sequence) else [rm])]
     if not models:
         raise RewardenError("no model", where="rm=", fix="pass a reward model, or several with one vocabulary")

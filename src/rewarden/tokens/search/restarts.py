@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rewarden.errors import RewardenError
 from rewarden.options import SearchOptions, resolve
 from rewarden.tokens.search.constraints import Constraints, make_checks
 from rewarden.tokens.search.exchange import Space
@@ -43,7 +44,8 @@ def search(rm: RewardModel | Sequence[RewardModel], prompt: Prompt | Sequence[Pr
         direction: "max" for the largest reward, "min" for the smallest.
         constraints: what a response must be; None allows every token, control tokens too.
         system: text of a system message put before each prompt.
-        options: see `SearchOptions`; single fields can be given by name.
+        options: see `SearchOptions`; single fields can be given by name (restarts=, steps=, width=, top_k=, patience=,
+            polish=, sweeps=, aggregate=, scale=, seed=, ...).
         folder: keep every move there: the same call goes on after a kill and ends with the same result.
         progress: called with the number of responses evaluated.
 
@@ -58,12 +60,15 @@ def search(rm: RewardModel | Sequence[RewardModel], prompt: Prompt | Sequence[Pr
 
     Example:
         >>> import rewarden as rw
-        >>> from rewarden.tokens.search import search
+        >>> from rewarden.tokens.search import Constraints, search
         >>> words = Constraints(allowed=range(300, 340))
         >>> found = search(rw.load(), "Hi", 2, "min", constraints=words, restarts=2, steps=3, width=16)
         >>> found.certified, len(found.ids), bool(found.reward <= found.data["start"].values.min())
         (True, 2, True)
     """
+    if not isinstance(constraints, Constraints | None):
+        raise RewardenError(f"a {type(constraints).__name__} is no constraint", where="constraints=",
+                            fix="pass Constraints(allowed=[...]), of rewarden.tokens")
     chosen = resolve(SearchOptions, options, overrides)
     space = make_space(rm, prompt, length, direction, constraints, system, chosen.aggregate, progress)
     if chosen.scale == "z":
