@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.edits.drawing import model_of
@@ -11,6 +13,7 @@ from tests.tokenizers_tiny import WORDS
 
 import rewarden as rw
 from rewarden.edits.tree import branches, score_rows
+from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
 from rewarden.tokens import score_responses
 from rewarden.tokens.slot import find_slot
@@ -34,6 +37,17 @@ def test_together_as_alone_in_every_family(family: str) -> None:
 def test_every_readout_reads_its_own_positions(name: str) -> None:
     rm = with_head("gemma2", name)
     rows = [find_slot(rm, PROMPT).filled(ids) for ids in ([9, 10], [9, 11, 12], [9], [30, 31, 32, 33], [9, 10, 40])]
+    assert np.abs(score_rows(rm, rows) - rm.reward_encoded(rows)).max() <= 1e-5
+
+
+def test_a_gate_far_before_what_the_rows_share() -> None:
+    rm = with_head("llama", "gated")
+    rm = rm.reading(replace(rm.readout, pattern=(4, 9)))  # type: ignore[type-var]
+    rows = [rm.encoder(rw.Conversation.of("the cat can see the dog and the moon", text)) for text in
+            ("so", "no", "yes", "good", "bad cat")]
+    rows = [Encoded(np.concatenate([[1, 4, 9], row.ids[1:]]), np.concatenate([[0, 0, 1], row.spans[1:]]), np.zeros(
+        (row.length + 2, 2), np.int64), "") for row in rows]
+    assert rm.readout.read(rows[0]).positions[0] == 1
     assert np.abs(score_rows(rm, rows) - rm.reward_encoded(rows)).max() <= 1e-5
 
 

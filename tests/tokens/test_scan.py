@@ -129,6 +129,8 @@ def test_a_model_the_engine_does_not_fit_is_run_whole_and_says_so(monkeypatch: p
     with pytest.warns(RewardenWarning, match="every candidate is run whole"):
         ours = score_vocabulary(rm, PROMPT, ids=ids)
     assert np.abs(ours.reward[0] - expected).max() <= 1e-5
+    assert ours.noise_floor is not None
+    assert ours.noise_floor <= 1e-5  # that of the way taken, not of the one given up
 
 
 def test_the_published_path_is_a_literal_one() -> None:

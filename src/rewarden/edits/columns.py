@@ -11,7 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewarden.edits.arguments import Extent
+from rewarden.edits.arguments import Axes, Extent
+from rewarden.trace.hooks import Call
+
+
+def again(call: Call, stream: Tensor, columns: Columns, axes: Axes) -> Tensor:
+    """A layer called as it was, on some columns: its output [rows, S, d] of the residual stream [rows, S, d] there.
+
+    Args:
+        call: how the layer was called on the whole sequence.
+        stream: what flows in.
+        columns: which tokens its columns are.
+        axes: see `rewarden.edits.arguments`.
+    """
+    out = call.again(stream, lambda path, tensor: columns.argument(tensor, axes.get((call.module, path), Extent())))
+    return out.reshape(len(stream), -1, stream.shape[-1])
 
 
 @dataclass(eq=False)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewarden.edits.arguments import Axes, Extent
+from rewarden.edits.arguments import Axes
 from rewarden.edits.attention import KeysKept, SuffixAttention
 from rewarden.edits.base import BaseRun
-from rewarden.edits.columns import Columns
+from rewarden.edits.columns import Columns, again
 from rewarden.edits.downstream import Watch
 from rewarden.edits.groups import Group, Rows
 from rewarden.edits.units import Unit, Wanted
@@ -282,8 +282,6 @@ class Cone:
     def _call(self, layer: int, stream: Tensor, cells: list[Cells], columns: Columns, watching: Sequence[Tap] = (), *,
               point: bool = False, keep_keys: bool = False) -> Tensor:
         """One call of one layer on these columns."""
-        module = self.blocks[layer].layer
-        call, axes = self.base.calls[module], self.axes
         attention = self.attention
         if (not point and self.suffix and attention.own is None) or keep_keys:
             attention.start = int(columns.positions[0])
@@ -292,12 +290,9 @@ class Cone:
         outside = [cell for cell in cells if cell.kind not in ("q", "k", "v")]
         taps = [*taps_for(self.base.rm.architecture, layer, outside, len(stream)), *watching]
 
-        def argument(path: tuple, tensor: Tensor) -> Tensor:
-            return columns.argument(tensor, axes.get((module, path), Extent())) if self.suffix else tensor
-
         with tapped(taps):
             try:
-                return call.again(stream, argument).reshape(len(stream), -1, stream.shape[-1])
+                return again(self.base.calls[self.blocks[layer].layer], stream, columns, self.axes if self.suffix else {})
             except KeysKept:
                 return stream
 

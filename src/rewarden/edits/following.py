@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rewarden.edits.arguments import Extent
 from rewarden.edits.attention import SuffixAttention
 from rewarden.edits.backend import CONE, backend_of
 from rewarden.edits.base import BaseRun
-from rewarden.edits.columns import Columns
+from rewarden.edits.columns import Columns, again
 from rewarden.edits.inputs import LayerInputs
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
@@ -68,11 +67,7 @@ def following(base: BaseRun, encoded: Encoded) -> BaseRun:
         stream = LayerInputs(base)(encoded.ids[shared:], columns.positions)[None]
         resid = [torch.cat([base.resid_pre[0][:shared], stream[0]])]
         for number, block in enumerate(rm.architecture.blocks, 1):
-
-            def argument(path: tuple, tensor: Tensor, module: nn.Module = block.layer) -> Tensor:
-                return columns.argument(tensor, axes.get((module, path), Extent()))
-
-            stream = base.calls[block.layer].again(stream, argument).reshape(1, -1, stream.shape[-1])
+            stream = again(base.calls[block.layer], stream, columns, axes)
             resid.append(torch.cat([base.resid_pre[number][:shared], stream[0]]))
         reading = rm.readout.read(encoded)
         found = rm.readout.apply(resid[rm.read_layer + 1][torch.as_tensor(reading.positions, device=rm.device)], reading)

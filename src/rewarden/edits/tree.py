@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewarden.edits.arguments import Extent
 from rewarden.edits.backend import CONE, Backend, backend_of
 from rewarden.edits.base import BaseRun
-from rewarden.edits.columns import Columns
+from rewarden.edits.columns import Columns, again
 from rewarden.edits.inputs import LayerInputs
 from rewarden.encoding import Encoded
 from rewarden.readout import Reading
@@ -152,6 +151,9 @@ class Tree:
     shared: int
     backend: Backend
 
+    def __post_init__(self) -> None:
+        self.inputs = LayerInputs(self.base)
+
     def score(self, part: Branches, readings: Sequence[Reading]) -> np.ndarray:
         """Scalars float32 [rows, k] of a part's rows, each at its own reading."""
         rm = self.base.rm
@@ -160,8 +162,8 @@ class Tree:
             before = self.base.resid_pre[rm.read_layer + 1]
             found: list[Tensor] = []
             for path, reading in zip(part.paths, readings, strict=True):
-                where = torch.as_tensor(np.where(reading.positions < self.shared, 0, path[reading.positions - self.shared]),
-                                        device=stream.device)
+                # what is read of the shared beginning (a gate, far before) is put in below
+                where = torch.as_tensor(path[np.maximum(reading.positions - self.shared, 0)], device=stream.device)
                 states = stream.index_select(0, where)
                 early = torch.as_tensor(reading.positions < self.shared, device=stream.device)
                 if bool(early.any()):
@@ -177,17 +179,11 @@ class Tree:
         """The residual stream after the last layer that matters, [N, d]."""
         rm, positions = self.base.rm, self.shared + part.depth
         columns = Columns(positions, self.base.length, rm.device)
-        stream = LayerInputs(self.base)(part.ids, positions)[None]
+        stream = self.inputs(part.ids, positions)[None]
         attention = TreeAttention(self.base, self.shared, columns, torch.as_tensor(part.ancestors(), device=rm.device))
         with rm.lock, evaluating(rm.model), attending(rm.architecture.trunk, attention):
             for block in rm.architecture.blocks[:rm.read_layer + 1]:
-                call = self.base.calls[block.layer]
-
-                def argument(path: tuple, tensor: Tensor, module: object = block.layer) -> Tensor:
-                    extent = self.backend.axes.get((module, path), Extent())  # type: ignore[arg-type]
-                    return columns.argument(tensor, extent)
-
-                stream = call.again(stream, argument).reshape(1, -1, stream.shape[-1])
+                stream = again(self.base.calls[block.layer], stream, columns, self.backend.axes)
         return stream[0]
 
 

@@ -23,7 +23,7 @@ from rewarden.edits.plan import make_plan
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenWarning
 from rewarden.reward_model import RewardModel
-from rewarden.tokens.rounding import compare_with_alone, sample_of
+from rewarden.tokens.rounding import judged, sample_of
 from rewarden.tokens.slot import Slot
 
 CHUNK = 4096
@@ -130,19 +130,22 @@ class Candidates:
         return out
 
     def _check(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray, held: np.ndarray) -> None:
-        """Some substitutions both ways: the floor, and whether the engine fits."""
+        """Some substitutions both ways: the floor of the way that is taken, and whether the engine fits."""
         self.checked = True
         plain = np.flatnonzero(~self._padding(ids) & ~self._padding(held))
         some = plain[sample_of(len(plain), self.rm.dtype)]
-        if self.whole or not len(some):
+        if not len(some):
             return
-        ours = self._mixed(base, positions[some], ids[some], held[some])
-        found = compare_with_alone(self.rm, self._rows(base, positions[some], ids[some]), ours)
-        self.floor = max(self.floor, found.floor)
-        if not found.fits:
+        alone = self.rm.reward_encoded(self._rows(base, positions[some], ids[some]), batch_size=1)
+        if not self.whole:
+            found = judged(alone, self._mixed(base, positions[some], ids[some], held[some]), self.rm.dtype)
+            if found.fits:
+                self.floor = max(self.floor, found.floor)
+                return
             self.whole = True
             warnings.warn(f"the edit engine and whole forwards differ by {found.apart:.1e} on {self.rm.name}: every candidate "
                           "is run whole, which is slow but right", RewardenWarning, stacklevel=2)
+        self.floor = judged(alone, self._as_whole(base, positions[some], ids[some]), self.rm.dtype).floor
 
     def _rows(self, base: BaseRun, positions: np.ndarray, ids: np.ndarray) -> list[Encoded]:
         response = base.encoded.ids[self.slot.start:self.slot.start + self.length(base)]

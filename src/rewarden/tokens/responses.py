@@ -93,7 +93,8 @@ def _scored(rm: RewardModel, rows: list[Encoded], progress: Callable[[int], obje
         return values, found.floor
     warnings.warn(f"responses together and alone differ by {found.apart:.1e} on {rm.name}: all are run whole, which is slow "
                   "but right", RewardenWarning, stacklevel=3)
-    return rm.reward_encoded(rows), 0.0
+    values = rm.reward_encoded(rows)
+    return values, compare_with_alone(rm, [rows[number] for number in some], values[some]).floor
 
 
 def _rows(rm: RewardModel, prompt: Prompt, system: str | None, messages: Sequence, given: Sequence) -> list[Encoded]:
