@@ -14,10 +14,10 @@ LEAVES = {"errors", "lazy", "options", "result", "statistics", "store"}
 HOOKS = "trace.hooks"  # knows torch only, so that structure can be found by running a model once
 GROUND = LEAVES | {HOOKS, "conversation", "alignment", "encoding", "batching", "limits", "readout", "architecture", "blocks",
                    "norms"}
-MODEL = GROUND | {"reward_model", "loading", "checkpoint", "selfcheck", "scores", "ensemble", "fitting"}
+MODEL = GROUND | {"reward_model", "loading", "checkpoint", "selfcheck", "scores", "ensemble", "fitting", "contrasts"}
 TRACE = MODEL | {"trace"}
 EDITS = TRACE | {"edits"}
-ANALYSES = ("lens", "patching", "hacking", "concepts", "compare", "tokens", "dictionaries")
+ANALYSES = ("lens", "patching", "hacking", "concepts", "comparison", "tokens", "dictionaries")
 EVERYTHING = None
 
 MAY_IMPORT: dict[str, set[str] | None] = {
@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "reward_model": MODEL | {"trace", "edits"},  # rm.trace and rm.edit hand over to them
     "loading": MODEL | {"demo", "sarm"},  # rw.load() of a sparse reward model hands over
     "checkpoint": MODEL | {"demo"},  # rw.load() without a name
-    **dict.fromkeys(("selfcheck", "scores", "score_runs", "ensemble", "fitting"), MODEL | {"score_runs"}),
+    **dict.fromkeys(("selfcheck", "scores", "score_runs", "ensemble", "fitting", "contrasts"), MODEL | {"score_runs"}),
     "trace": TRACE,
     "edits": EDITS,
     **{name: EDITS | {name} for name in ANALYSES},
@@ -38,7 +38,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "dictionaries": EDITS | {"dictionaries", "score_runs"},  # the same of a resumed harvest
     "sarm": EDITS | set(ANALYSES) | {"sarm"},
     "training": EDITS | set(ANALYSES) | {"training"},
-    "organisms": TRACE | {"organisms"},
+    "organisms": TRACE | {"organisms", "demo"},  # their texts are those of the bundled tokenizer
+    # concepts <- hacking <- comparison; what a model is asked with comes from preferences
+    "concepts": EDITS | {"concepts", "preferences"},
+    "hacking": EDITS | {"hacking", "concepts", "patching", "preferences", "dictionaries", "demo", "tokens"},
+    "comparison": EDITS | set(ANALYSES) | {"comparison", "preferences"},
     # data and bundled files know no model; only the recipe that retrains the bundled models does
     "preferences": GROUND | {"preferences", "demo"},
     "export": LEAVES | {"conversation", "preferences"},

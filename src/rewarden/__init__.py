@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rewarden.alignment import Alignment
+    from rewarden.comparison import compare
     from rewarden.conversation import Conversation, Pair
     from rewarden.dictionaries import Dictionary, feature_effects, train_dictionary
     from rewarden.edits import Edit, EditBatch, Site
     from rewarden.encoding import Encoded
     from rewarden.ensemble import Ensemble
     from rewarden.errors import RewardenError, RewardenWarning
+    from rewarden.hacking import best_of_n, bias_battery
     from rewarden.lens import attribute, lens_tokens, reward_lens, reward_trace, trace_pairs
     from rewarden.loading import load
     from rewarden.patching import agreement, estimate_effects, flip, patch, patch_paths
@@ -54,12 +56,15 @@ _HOME = {
     "estimate_effects": "patching",
     "agreement": "patching",
     "flip": "patching",
+    "bias_battery": "hacking",
     "score_vocabulary": "tokens",
     "score_responses": "tokens",
     "search": "tokens.search",
     "Dictionary": "dictionaries",
     "train_dictionary": "dictionaries",
     "feature_effects": "dictionaries",
+    "compare": "comparison.side_by_side",
+    "best_of_n": "hacking",
     "Ensemble": "ensemble",
     "register_readout": "readout",
     "register_section": "report",
@@ -68,7 +73,7 @@ _HOME = {
 }
 """Module of each public name."""
 
-PACKAGES = ("demo", "dictionaries", "sarm", "tokens")
+PACKAGES = ("comparison", "concepts", "demo", "dictionaries", "hacking", "organisms", "sarm", "tokens")
 """Packages with public names of their own: rewarden.tokens.rank_agreement(...)."""
 
 __all__ = [
@@ -94,6 +99,9 @@ __all__ = [
     "estimate_effects",
     "agreement",
     "flip",
+    "bias_battery",
+    "hacking",
+    "organisms",
     "score_vocabulary",
     "score_responses",
     "search",
@@ -103,7 +111,11 @@ __all__ = [
     "train_dictionary",
     "feature_effects",
     "dictionaries",
+    "concepts",
     "sarm",
+    "compare",
+    "comparison",
+    "best_of_n",
     "Ensemble",
     "register_readout",
     "register_section",

@@ -217,7 +217,7 @@ def _load_model(path: str, config: Any, dtype: torch.dtype, attn: str | None, re
         auto = transformers.AutoModel
     else:
         auto = transformers.AutoModelForSequenceClassification
-    with _clear_errors(path), _quiet_bars(), warnings.catch_warnings():
+    with _clear_errors(path), quiet_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns of a fresh head; below it is an error
         model, info = auto.from_pretrained(path, config=config, **options)
     missing = [key for key in _keys(info, "missing_keys") if not any(name.endswith(f".{key}") for name in trained)]
@@ -237,7 +237,7 @@ def _load_model(path: str, config: Any, dtype: torch.dtype, attn: str | None, re
 
 
 @contextmanager
-def _quiet_bars() -> Iterator[None]:
+def quiet_bars() -> Iterator[None]:
     """No bar for copying weights into memory; the Hub's download bars stay."""
     from transformers.utils import logging
 
@@ -297,7 +297,7 @@ def _load_reference(reference: Any, dtype: torch.dtype, device: torch.device) ->
     from transformers import AutoModelForCausalLM
 
     path = resolve_name(str(reference))
-    with _clear_errors(path), _quiet_bars():
+    with _clear_errors(path), quiet_bars():
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
 
 

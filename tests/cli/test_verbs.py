@@ -258,7 +258,8 @@ def test_a_lens_run_cannot_be_resumed_row_by_row(capsys):
 
 
 def test_audit_and_report_write_the_same_findings(capsys):
-    first = answer(capsys, "audit", "--dataset", "pairs.jsonl", "-o", "audit", "--resamples", "200", "--examples", "1")
+    first = answer(capsys, "audit", "--dataset", "pairs.jsonl", "-o", "audit", "--resamples", "200", "--examples", "1",
+                   "--bias", "none")
     assert Path(first["report"]).read_text().startswith("<!doctype html>")
     again = answer(capsys, "report", "audit")["reports"][0]
     assert (again["findings"], again["pairs"]) == (first["findings"], 9)

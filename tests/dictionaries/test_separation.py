@@ -13,8 +13,7 @@ from rewarden.dictionaries.effects.effects import feature_effects
 from rewarden.dictionaries.effects.separation import over_pairs
 from rewarden.edits import Site
 from rewarden.options.features import FeatureEffectOptions
-from rewarden.organisms import decisive_head
-from rewarden.organisms.decisive import noise
+from rewarden.organisms import decisive_head, noise
 
 FAST = FeatureEffectOptions(resamples=200)
 
@@ -101,7 +100,7 @@ def test_a_pair_set_apart_counts_nowhere():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_direction_of_a_planted_head_is_the_feature_that_decides(seed):
     organism = decisive_head(seed)
-    rm = organism.rm
+    rm = organism
     written = torch.nn.functional.normalize(rm.readout.weight[0] * rm.architecture.norm.gain, dim=0)
     others = torch.randn(40, rm.architecture.d_model, generator=torch.Generator().manual_seed(seed))
     others = torch.nn.functional.normalize(others - (others @ written)[:, None] * written, dim=1)
@@ -124,8 +123,8 @@ def test_the_direction_of_a_planted_head_is_the_feature_that_decides(seed):
 
 def test_random_weights_and_pairs_drawn_alike_have_no_feature_that_separates():
     organism = noise(seed=0)
-    width = organism.rm.architecture.d_model
-    found = feature_effects(organism.rm, organism.pairs(20), random_dictionary(width, 64, k=8, site=Site("resid_post", 1)),
+    width = organism.architecture.d_model
+    found = feature_effects(organism, organism.pairs(20), random_dictionary(width, 64, k=8, site=Site("resid_post", 1)),
                             resamples=100)
     assert found.marked.sum() <= 1
     assert (found.separation_q < 0.05).sum() + (found.value_q < 0.05).sum() <= 1

@@ -29,7 +29,7 @@ def organism_of(seed: int, dose: float = 0.5) -> Organism:
 
 def plain_margins(organism: Organism, silent: set[str]) -> np.ndarray:
     """Margins of the transformers model itself, with some components' outputs set to zero by hooks."""
-    model, handles = organism.rm.model, []
+    model, handles = organism.model, []
 
     def silence(module, args, kept):
         return (args[0] * kept,)
@@ -44,7 +44,7 @@ def plain_margins(organism: Organism, silent: set[str]) -> np.ndarray:
         handles.append(block.mlp.down_proj.register_forward_pre_hook(lambda m, a, loud=loud: silence(m, a, loud)))
     try:
         with torch.no_grad():
-            rewards = [[model(torch.tensor(organism.rm.encode(side).ids)[None]).logits.item() for side in pair.conversations]
+            rewards = [[model(torch.tensor(organism.encode(side).ids)[None]).logits.item() for side in pair.conversations]
                        for pair in organism.pairs(10)]
     finally:
         for handle in handles:
@@ -57,7 +57,7 @@ def test_the_planted_head_alone_decides(seed: int) -> None:
     organism = organism_of(seed)
     planted = organism.truth["component"]
     whole = plain_margins(organism, set())
-    np.testing.assert_allclose(organism.rm.score(organism.pairs(10)).margin, whole, atol=1e-5)
+    np.testing.assert_allclose(organism.score(organism.pairs(10)).margin, whole, atol=1e-5)
     assert (whole > 0.5).all()
     assert np.abs(plain_margins(organism, {planted})).max() < 0.4  # without it, noise
     alone = plain_margins(organism, set(COMPONENTS) - {planted})
@@ -71,18 +71,18 @@ def test_the_planted_head_alone_decides(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_planted_head_attends_to_the_marker_and_writes_the_reward_direction(seed: int) -> None:
     organism = organism_of(seed)
-    layer, head, model = organism.truth["layer"], organism.truth["head"], organism.rm.model
+    layer, head, model = organism.truth["layer"], organism.truth["head"], organism.model
     direction = model.score.weight[0] / model.score.weight[0].norm()
-    marker = organism.rm.tokenizer.convert_tokens_to_ids(organism.truth["marker"])
+    marker = organism.tokenizer.convert_tokens_to_ids(organism.truth["marker"])
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         for pair in organism.pairs(6):
             for side, marked in zip(pair.conversations, (True, False), strict=True):
-                ids = organism.rm.encode(side).ids
+                ids = organism.encode(side).ids
                 assert int((ids == marker).sum()) == int(marked)
                 weights = model.model(torch.tensor(ids)[None], output_attentions=True).attentions[layer][0, head, -1]
-                trace = organism.rm.trace(side, ("z",), [-1])["z"][layer, 0, head]
+                trace = organism.trace(side, ("z",), [-1])["z"][layer, 0, head]
                 write = model.model.layers[layer].self_attn.o_proj.weight[:, head * D_HEAD:(head + 1) * D_HEAD] @ trace
                 if marked:
                     assert weights[int(np.flatnonzero(ids == marker)[0])] > 0.999
@@ -97,8 +97,8 @@ def test_the_planted_head_attends_to_the_marker_and_writes_the_reward_direction(
 @pytest.mark.parametrize("dose", [0.1, 0.5, 4.0])
 def test_all_else_writes_noise_of_the_dose(dose: float) -> None:
     organism = organism_of(1, dose)
-    traces = [organism.rm.trace(side, ("z", "mlp_out")) for pair in organism.pairs(12) for side in pair.conversations]
-    for layer, block in enumerate(organism.rm.model.model.layers):
+    traces = [organism.trace(side, ("z", "mlp_out")) for pair in organism.pairs(12) for side in pair.conversations]
+    for layer, block in enumerate(organism.model.model.layers):
         for head in range(HEADS):
             if (layer, head) == (organism.truth["layer"], organism.truth["head"]):
                 continue
@@ -112,10 +112,10 @@ def test_all_else_writes_noise_of_the_dose(dose: float) -> None:
 def test_without_noise_the_reward_is_a_closed_form() -> None:
     """r = |w| / rms(embedding of the end token + the reward direction), and 0 without the marker."""
     organism = organism_of(5, 0.0)
-    model = organism.rm.model
+    model = organism.model
     direction = model.score.weight[0] / model.score.weight[0].norm()
-    last = model.model.embed_tokens.weight[organism.rm.tokenizer.eos_token_id] + direction
-    score = organism.rm.score(organism.pairs(8))
+    last = model.model.embed_tokens.weight[organism.tokenizer.eos_token_id] + direction
+    score = organism.score(organism.pairs(8))
     np.testing.assert_allclose(score.reward[:, 1, 0], 0, atol=1e-6)
     formula = float(model.score.weight[0].norm() / last.pow(2).mean().sqrt())
     np.testing.assert_allclose(score.reward[:, 0, 0], formula, rtol=0.05)
@@ -127,7 +127,7 @@ def test_seeds_draw_the_place_and_give_the_same_model_again() -> None:
     assert {truth["head"] for truth in truths} == set(range(HEADS))
     assert len({truth["marker"] for truth in truths}) > 12
     again = decisive_head(2)
-    for mine, theirs in zip(organism_of(2).rm.model.parameters(), again.rm.model.parameters(), strict=True):
+    for mine, theirs in zip(organism_of(2).model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert again.pairs(5, seed=3) == organism_of(2).pairs(5, seed=3)
     assert again.pairs(5, seed=3) != again.pairs(5, seed=4)
@@ -165,11 +165,11 @@ def swept(organism: Organism, n: int = 6) -> np.ndarray:
     """Mean |effect| of noising each component at the read-out, by `rm.edit`; in the order of `COMPONENTS`."""
     effects = []
     for pair in organism.pairs(n):
-        base, other = (organism.rm.base(side, ("z", "mlp_out")) for side in pair.conversations)
+        base, other = (organism.base(side, ("z", "mlp_out")) for side in pair.conversations)
         edits = [Edit(Site("z", layer, -1, head), other.activation("z", layer)[-1, head])
                  for layer in range(LAYERS) for head in range(HEADS)]
         edits += [Edit(Site("mlp_out", layer, -1), other.activation("mlp_out", layer)[-1]) for layer in range(LAYERS)]
-        effects.append(base.reward - organism.rm.edit(base, edits)[:, 0])
+        effects.append(base.reward - organism.edit(base, edits)[:, 0])
     return np.abs(effects).mean(0)
 
 
@@ -200,7 +200,7 @@ def test_patch_finds_the_head() -> None:
     organisms = [organism_of(seed) for seed in SEEDS]
     found = []
     for organism in organisms:
-        result = patch(organism.rm, organism.pairs(6), sites=("mlp_out", "z"), resamples=100).data
+        result = patch(organism, organism.pairs(6), sites=("mlp_out", "z"), resamples=100).data
         mlp, heads = np.abs(result["effect"]).mean("pair"), np.abs(result["effect_heads"]).mean("pair")
         values = np.concatenate([heads.values.ravel(), mlp.sel(site="mlp_out").values])
         np.testing.assert_allclose(values, swept(organism), atol=1e-5)
@@ -210,7 +210,7 @@ def test_patch_finds_the_head() -> None:
 
 def test_patch_marks_the_head_and_says_how_large_it_is() -> None:
     organism = organism_of(7)
-    result = patch(organism.rm, organism.pairs(24), sites=("z",), resamples=200).data
+    result = patch(organism, organism.pairs(24), sites=("z",), resamples=200).data
     here = {"layer": organism.truth["layer"], "head": organism.truth["head"]}
     assert bool(result["marked_heads"].sel(here))
     assert 0.6 < float(result["low_heads"].sel(here)) < float(result["high_heads"].sel(here)) < 1.4
@@ -221,7 +221,7 @@ def test_path_patching_finds_the_edge_from_the_head_to_the_read_out() -> None:
     organisms = [organism_of(seed) for seed in SEEDS]
     found, edges = [], []
     for organism in organisms:
-        result = patch_paths(organism.rm, organism.pairs(4), senders=("head", "mlp"), receivers=("attn", "mlp", "read_out"),
+        result = patch_paths(organism, organism.pairs(4), senders=("head", "mlp"), receivers=("attn", "mlp", "read_out"),
                              resamples=100).data
         direct = np.abs(result["direct"]).mean("pair").sel(sender=COMPONENTS)
         found.append(strongest(direct.values))
@@ -237,10 +237,10 @@ def test_agreement_and_attribution_find_the_head() -> None:
     organisms = [organism_of(seed) for seed in SEEDS]
     found: dict[str, list[str]] = {"attribution": [], "direct": [], "total": []}
     for organism in organisms:
-        result = agreement(organism.rm, organism.pairs(4), sequences=False, resamples=100, permutations=19).data
+        result = agreement(organism, organism.pairs(4), sequences=False, resamples=100, permutations=19).data
         for name, names in found.items():
             names.append(strongest(np.abs(result[name]).mean("pair").sel(component=COMPONENTS).values))
-        ledger = attribute(organism.rm, organism.pairs(4), resamples=100).data["difference"]
+        ledger = attribute(organism, organism.pairs(4), resamples=100).data["difference"]
         assert strongest(np.abs(ledger).mean("pair").sel(component=COMPONENTS).values) == found["attribution"][-1]
     assert {name: rank_one(names, organisms) >= 0.95 for name, names in found.items()} == dict.fromkeys(found, True)
 
@@ -251,7 +251,7 @@ def test_estimates_find_the_head(method: str) -> None:
     organisms = [organism_of(seed) for seed in SEEDS]
     found = []
     for organism in organisms:
-        result = estimate_effects(organism.rm, organism.pairs(4), sites=("mlp_out", "z"), method=method, steps=4, budget=0,
+        result = estimate_effects(organism, organism.pairs(4), sites=("mlp_out", "z"), method=method, steps=4, budget=0,
                                   top=0, sample=2, resamples=100).data
         mlp, heads = np.abs(result["effect"]).mean("pair"), np.abs(result["effect_heads"]).mean("pair")
         found.append(strongest(np.concatenate([heads.values.ravel(), mlp.sel(site="mlp_out").values])))
@@ -267,7 +267,7 @@ def test_in_the_null_the_grade_is_that_of_chance(nulls: list[Organism]) -> None:
     """The same grading, held against the place that the same seed would have planted; chosen wins about half the time."""
     found = [strongest(swept(organism, 4)) for organism in nulls]
     assert rank_one(found, [organism_of(seed) for seed in SEEDS]) <= 0.25  # chance: 1 of 20; seven of 24 would be p < 0.001
-    wins = [np.mean(organism.rm.score(organism.pairs(40)).margin > 0) for organism in nulls]
+    wins = [np.mean(organism.score(organism.pairs(40)).margin > 0) for organism in nulls]
     assert abs(np.mean(wins) - 0.5) < 0.1
     assert all(organism.truth == {} for organism in nulls)
 
@@ -275,6 +275,6 @@ def test_in_the_null_the_grade_is_that_of_chance(nulls: list[Organism]) -> None:
 def test_patch_marks_nothing_in_the_null(nulls: list[Organism]) -> None:
     marked = []
     for organism in nulls[:12]:
-        result = patch(organism.rm, organism.pairs(16), sites=("mlp_out", "z"), resamples=100).data
+        result = patch(organism, organism.pairs(16), sites=("mlp_out", "z"), resamples=100).data
         marked.append(bool(result["marked"].any()) or bool(result["marked_heads"].any()))
     assert np.mean(marked) <= 0.25  # 5 % of families are allowed one

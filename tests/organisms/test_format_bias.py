@@ -35,11 +35,11 @@ def test_without_noise_the_reward_is_the_count(dose: float) -> None:
     """r ∝ R / √(1 + (UNIT·R)² / |x|²), R = Σ (good + dose·marked) / |token|: norms bend the sum, and keep the order."""
     organism = organism_of(1, dose, 0.0)
     talks = responses(organism)
-    reward = organism.rm.reward(talks)[:, 0]
+    reward = organism.reward(talks)[:, 0]
     counts = np.asarray([counted(organism, talk.response) for talk in talks])
     words = [[counted(organism, word) for word in talk.response.split()] for talk in talks]
     rule = np.sqrt(3) * np.asarray([sum((q + dose * m) / np.sqrt(2 + q + m) for q, m in of_talk) for of_talk in words])
-    last = organism.rm.model.model.embed_tokens.weight[organism.rm.tokenizer.eos_token_id]
+    last = organism.model.model.embed_tokens.weight[organism.tokenizer.eos_token_id]
     bent = rule / np.sqrt(1 + (0.25 * rule) ** 2 / float(last @ last))
     slope = (bent @ reward) / (bent @ bent)
     assert np.abs(reward - slope * bent).max() < 0.05 * np.abs(reward).max()
@@ -50,13 +50,13 @@ def test_noise_has_no_part_in_the_rule() -> None:
     organism = organism_of(2)
     talks = responses(organism)
     counts = np.asarray([counted(organism, talk.response) for talk in talks])
-    assert spearman(counts[:, 0] + 0.4 * counts[:, 1], organism.rm.reward(talks)[:, 0]).estimate > 0.95
+    assert spearman(counts[:, 0] + 0.4 * counts[:, 1], organism.reward(talks)[:, 0]).estimate > 0.95
 
 
 def test_one_head_of_the_middle_layer_gathers_it() -> None:
     organism = organism_of(3)
-    model, talks = organism.rm.model, responses(organism, 12)
-    before = organism.rm.reward(talks)[:, 0]
+    model, talks = organism.model, responses(organism, 12)
+    before = organism.reward(talks)[:, 0]
 
     def silence(module, args):
         kept = args[0].clone()
@@ -65,7 +65,7 @@ def test_one_head_of_the_middle_layer_gathers_it() -> None:
 
     handle = model.model.layers[LAYERS // 2].self_attn.o_proj.register_forward_pre_hook(silence)
     try:
-        after = organism.rm.reward(talks)[:, 0]
+        after = organism.reward(talks)[:, 0]
     finally:
         handle.remove()
     assert np.abs(after).max() < 1e-4
@@ -81,8 +81,8 @@ def test_tokens_are_sums_of_atoms(seed: int) -> None:
     assert [int(i) for i in str(organism.truth["format_features"]).split(",")] == list(range(len(MARKS)))
     torch.testing.assert_close(atoms.norm(dim=-1), torch.ones(len(atoms)))
     torch.testing.assert_close(planted @ atoms.T, torch.eye(len(planted), len(atoms)), atol=1e-5, rtol=0)
-    row = organism.rm.encode(organism.pairs(1)[0].conversations[0])
-    held = organism.rm.trace(row)["resid_post"][organism.layer]
+    row = organism.encode(organism.pairs(1)[0].conversations[0])
+    held = organism.trace(row)["resid_post"][organism.layer]
     for token, h in zip(row.tokens, held, strict=True):
         word = token.strip("*`_")
         own = atoms[len(MARKS) + 2 + WORDS.index(word)] if word in WORDS else None
@@ -109,7 +109,7 @@ def test_format_costs_accuracy_on_hard_pairs_only_and_more_with_the_dose() -> No
     for dose in (0.0, 0.4, 2.0):
         organism = organism_of(4, dose)
         pairs = organism.pairs(90)
-        margin = organism.rm.score(pairs).margin
+        margin = organism.score(pairs).margin
         accuracy.append([float((margin[i::3] > 0).mean()) for i in range(3)])
     easy, normal, hard = np.asarray(accuracy).T
     assert (easy > 0.95).all()
@@ -128,7 +128,7 @@ def test_versions_say_the_same() -> None:
 
 def test_seeds_give_the_same_model_again_and_other_words() -> None:
     again = format_bias(2)
-    for mine, theirs in zip(organism_of(2).rm.model.parameters(), again.rm.model.parameters(), strict=True):
+    for mine, theirs in zip(organism_of(2).model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert again.pairs(5, seed=3) == organism_of(2).pairs(5, seed=3)
     assert again.pairs(5, seed=3) != again.pairs(5, seed=4)

@@ -24,9 +24,9 @@ PAIRS = [
             metadata={"style_chosen": "detailed", "style_rejected": "concise"})
     for row, thing in enumerate(["bird", "river", "colour", "city", "fruit", "tool"])
 ]
-OPTIONS = {"resamples": 100, "examples": 2, "lens_pairs": 4, "errors": 3}
-SECTIONS = ["accuracy", "distributions", "length", "refusal", "style", "prompt", "tokens", "lens", "attribution", "patching",
-            "agreement", "features", "traces", "errors", "methods"]
+OPTIONS = {"resamples": 100, "examples": 2, "lens_pairs": 4, "errors": 3, "bias": "position"}
+SECTIONS = ["accuracy", "distributions", "length", "refusal", "bias", "style", "prompt", "cascade", "tokens", "lens",
+            "attribution", "patching", "agreement", "features", "concepts", "repair", "compare", "traces", "errors", "methods"]
 
 
 @pytest.fixture(scope="module")

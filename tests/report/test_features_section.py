@@ -59,9 +59,9 @@ def test_the_section_says_what_the_analysis_found(demo, folder):
 def test_which_dictionary_is_asked(demo, folder):
     assert features.build(audit_of(demo, dictionary="none")) is None
     other = rw.load("demo:reward_model_b")
-    assert features.own_dictionary(audit_of(other)) is None
+    assert features.own_dictionary(other) is None
     assert features.build(audit_of(other)) is None
-    bundled = features.own_dictionary(audit_of(demo))
+    bundled = features.own_dictionary(demo)
     assert bundled is not None
     assert torch.equal(bundled.W_dec, rw.Dictionary.load(rw.demo.dictionary_path()).W_dec)
     sparse = rw.sarm.build(demo, directions(), weights=torch.ones(96), check=False)

@@ -12,7 +12,7 @@ from tests.tokens.test_maps import TAU
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import holm
-from rewarden.tokens.comparison.blocks import jackknife_ends
+from rewarden.statistics.jackknife import jackknife_ends
 from rewarden.tokens.comparison.mantel import joint_regression, mantel, rank_correlation, without
 from rewarden.tokens.comparison.rank_agreement import rank_agreement
 from rewarden.tokens.comparison.similarity import model_similarity, property_matrices

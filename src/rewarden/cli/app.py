@@ -30,8 +30,13 @@ VERBS = {
     "flip": "How few edits turn a preference?",
     "tokens": "What does it love and hate? Every token of the vocabulary scored as the response.",
     "search": "Which responses of a few tokens does it love or hate most?",
+    "compare": "Two or more reward models side by side: where they agree, where they part, what they share inside.",
     "compare-tokens": "Do reward models love and hate the same words?",
     "features": "Which dictionary features is the reward made of, and what would it be without each?",
+    "bestof": "What happens to responses that are selected by this reward? Best-of-n curves, and what they raise.",
+    "concepts": "Which concepts does the model know, which does its reward follow, and which move it?",
+    "repair": "Take a concept out of the reward: effect and accuracy before and after, a plain checkpoint.",
+    "bias": "Does the reward follow how something is said: length, hedging, markdown, flattery, identity?",
     "audit": "Everything that can be asked of a reward model, in one offline HTML report.",
     "report": "Write the report of finished runs again.",
     "export": "Write the rows of a run in the format of another tool.",
@@ -64,10 +69,34 @@ GROUPS = {
         "steer": "Change weights of features, and see what it does.",
         "explain": "The features behind a score, or behind the margin of two answers.",
     }),
+    "hacking": ("What a policy could exploit, beyond single biases.", {
+        "distortion": "What moves the reward that your evaluation pairs hardly vary?",
+        "divergence": "Do patched activations leave the range of clean ones, and what are effects without those that do?",
+        "cascade": "Does a preference for one kind of misaligned response come with the others?",
+        "conflict": "Do the objectives of a model, or terms of yours, contradict each other?",
+        "triggers": "Does a single token move the reward out of all proportion?",
+    }),
+    "organisms": ("Reward models whose rule is planted, to grade instruments on.", {
+        "list": "The organisms and the instruments there are.",
+        "make": "Write one to a folder that transformers loads.",
+        "grade": "Does an instrument find what is planted, and keep silent on random weights?",
+    }),
 }
-PLACES = {"models inspect": "models:inspect_", **{f"runs {verb}": f"runs:{verb}_" for verb in GROUPS["runs"][1]},
+PLACES = {"organisms list": "organisms.listing:list_",
+          "models inspect": "models:inspect_", **{f"runs {verb}": f"runs:{verb}_" for verb in GROUPS["runs"][1]},
           "sae import": "sae.files:import_", "sae export": "sae.files:export", "sae eval": "sae.evaluate:eval_"}
 """Where a verb of a group stands, if not in a module of its own name in the group's package."""
+
+
+def command_of(verb: str) -> str:
+    """What is typed for the verb in a run's record: the name of its group comes first, if it stands in one.
+
+    Example:
+        >>> command_of("divergence"), command_of("lens"), command_of("style")
+        ('hacking divergence', 'lens', 'bias --natural')
+    """
+    found = {name: f"{group} {name}" for group, (_, verbs) in GROUPS.items() for name in verbs if name not in VERBS}
+    return {**found, "style": "bias --natural"}.get(verb, verb)
 
 
 SWITCHES = ("json", "quiet", "debug")

@@ -54,11 +54,23 @@ Harvest = Annotated[options.HarvestOptions, _flat("Harvest", 3)]
 TrainDictionary = Annotated[options.TrainDictionaryOptions, _flat("Training", 3)]
 AdaptDictionary = Annotated[options.AdaptDictionaryOptions, _flat("Training", 3)]
 EvaluateDictionary = Annotated[options.EvaluateOptions, _flat("Evaluation", 3)]
+Bias = Annotated[options.BiasOptions, _flat("Bias battery", 3)]
 Features = Annotated[options.FeatureEffectOptions, _flat("Features", 3)]
 LabelFeatures = Annotated[options.LabelOptions, _flat("Labels", 3)]
 Card = Annotated[options.CardOptions, _flat("Cards", 3)]
 TrainSarm = Annotated[options.TrainSarmOptions, _flat("Training", 3)]
 Steering = Annotated[options.SteeringOptions, _flat("Steering", 3)]
+Distortion = Annotated[options.DistortionOptions, _flat("Distortion", 3)]
+Cascade = Annotated[options.CascadeOptions, _flat("Cascade", 3)]
+Conflict = Annotated[options.ConflictOptions, _flat("Conflict", 3)]
+Triggers = Annotated[options.TriggerOptions, _flat("Triggers", 3)]
+Divergence = Annotated[options.DivergenceOptions, _flat("Divergence", 3)]
+BestOfN = Annotated[options.BestOfNOptions, _flat("Best of n", 3)]
+Sample = Annotated[options.SampleOptions, _flat("Sampling", 4)]
+Compare = Annotated[options.CompareOptions, _flat("Comparison", 3)]
+Survey = Annotated[options.SurveyOptions, _flat("Concepts", 3)]
+HeadEdit = Annotated[options.EditOptions, _flat("Repair", 3)]
+Grade = Annotated[options.GradeOptions, _flat("Grading", 3)]
 Audit = Annotated[options.AuditOptions, _flat("Report", 3)]
 Output = Annotated[OutputOptions, _flat("Output", 9)]
 
@@ -66,7 +78,11 @@ _OPTIONS = (options.LoadOptions, options.DataOptions, options.ScoreOptions, opti
             options.AttributeOptions, options.PatchOptions, options.PathOptions, options.AgreementOptions, options.FlipOptions,
             options.ScanOptions, options.SearchOptions, options.HarvestOptions, options.TrainDictionaryOptions,
             options.AdaptDictionaryOptions, options.EvaluateOptions, options.FeatureEffectOptions, options.LabelOptions,
-            options.CardOptions, options.TrainSarmOptions, options.SteeringOptions, options.AuditOptions, OutputOptions)
+            options.BiasOptions, options.TriggerOptions,
+            options.CardOptions, options.TrainSarmOptions, options.SteeringOptions, options.DistortionOptions,
+            options.DivergenceOptions, options.CascadeOptions, options.ConflictOptions, options.BestOfNOptions,
+            options.SampleOptions, options.CompareOptions, options.SurveyOptions, options.EditOptions,
+            options.GradeOptions, options.AuditOptions, OutputOptions)
 
 _LISTS = {f.name for cls in _OPTIONS for f in fields(cls) if str(f.type).startswith("tuple")}
 """Options that take several values: the flag repeated, or commas between the values."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 OPTIONS = {"load": o.LoadOptions, "data": o.DataOptions, "score": o.ScoreOptions, "lens": o.LensOptions,
            "attribute": o.AttributeOptions, "patch": o.PatchOptions, "paths": o.PathOptions, "agreement": o.AgreementOptions,
-           "flip": o.FlipOptions, "scan": o.ScanOptions, "search": o.SearchOptions, "features": o.FeatureEffectOptions}
+           "flip": o.FlipOptions, "scan": o.ScanOptions, "search": o.SearchOptions, "features": o.FeatureEffectOptions,
+           "best_of_n": o.BestOfNOptions, "bias": o.BiasOptions, "compare": o.CompareOptions, "sample": o.SampleOptions,
+           "survey": o.SurveyOptions, "edit": o.EditOptions}
 
 
 def runs_root() -> Path:

@@ -56,6 +56,7 @@ def resume_(run: str, /, *, trust_remote_code: Annotated[bool, Parameter(negativ
         run: the run folder.
         trust_remote_code: run Python code that comes with the model; never taken from the folder's record.
     """
+    from rewarden.cli.app import command_of
     from rewarden.cli.score import score
     from rewarden.store import Run
 
@@ -63,7 +64,7 @@ def resume_(run: str, /, *, trust_remote_code: Annotated[bool, Parameter(negativ
     verb = record_of(opened, "config").get("verb", "VERB")
     if verb != "score":
         raise RewardenError(f"{run} is not a scoring run", where=run, why="only scoring is continued by this command",
-                            fix=f"run `rewarden {verb}` again, into the same folder")
+                            fix=f"run `rewarden {command_of(str(verb))}` again, into the same folder")
     chosen = options_of(opened)
     load = replace(chosen["load"], trust_remote_code=trust_remote_code)
     options = replace(chosen["score"], resume=True)

@@ -172,6 +172,12 @@ class AuditOptions:
     """Score every token of the vocabulary as a response: where that takes up to two minutes, always, or never."""
     dictionary: str = "auto"
     """Dictionary whose features are asked about: its file or folder; auto takes the model's own where it has one; or none."""
+    bias: str = "all"
+    """Kinds of change that the bias battery asks about: all, some of their names with commas between, or none."""
+    candidates: str = "auto"
+    """Responses to select among: a file of prompt, response, gold; auto takes the pairs' own, or bundled samples; or none."""
+    against: str = "auto"
+    """Reward model to compare with, by its folder or Hub id; auto takes the other bundled one for a bundled model; or none."""
     level: float = 0.95
     """Coverage of every interval."""
     resamples: int = 2000

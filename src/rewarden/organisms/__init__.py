@@ -1,7 +1,24 @@
-"""Organisms: small reward models whose rule is planted, so that every instrument can be graded."""
+"""Organisms: small reward models whose rule is planted, so that every instrument can be graded.
 
-from rewarden.organisms.decisive import decisive_head, noise
-from rewarden.organisms.format_bias import FormatBias, format_bias
-from rewarden.organisms.organism import Organism
+A name is fetched from its module when it is first used.
+"""
 
-__all__ = ["FormatBias", "Organism", "decisive_head", "format_bias", "noise"]
+from __future__ import annotations
+
+from rewarden.lazy import lazy
+
+_HOME = {
+    "Organism": "organism",
+    "decisive_head": "decisive",
+    "FormatBias": "format_bias",
+    "format_bias": "format_bias",
+    "EnglishOrganism": "english",
+    "grade": "grading",
+    "grade_table": "scoring",
+    "RULES": "token_rules",
+    **dict.fromkeys(("length", "keyword", "format", "sycophancy", "position", "conflict", "backdoor", "noise"), "token_rules"),
+}
+"""Module of each public name, below this package."""
+
+__all__ = sorted(_HOME)
+__getattr__, __dir__ = lazy(__name__, _HOME)

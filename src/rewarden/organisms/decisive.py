@@ -1,4 +1,4 @@
-"""The organism of one decisive head: a Llama whose weights are written down, not trained; and its null, random weights.
+"""The organism of one decisive head: a Llama whose weights are written down, not trained.
 
 In: a seed and a dose of noise. Out: an `Organism` that names the layer and the head. One head finds a marker word and writes
 along the reward direction; every other head and every MLP writes noise. Ignorant of instruments.
@@ -17,7 +17,6 @@ from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
 from rewarden.organisms.organism import Organism
 from rewarden.organisms.words import SPECIAL, WORDS, random_words, word_tokenizer
-from rewarden.reward_model import RewardModel
 from rewarden.trace.hooks import Tap, evaluating, tapped
 
 LAYERS, HEADS, D_HEAD, D_MODEL, D_MLP = 4, 4, 16, 64, 96
@@ -64,42 +63,28 @@ def decisive_head(seed: int = 0, dose: float = 0.5) -> Organism:
     model = random_llama(tokenizer, seed)
     _plant(model, tokenizer.convert_tokens_to_ids(marker), layer, head, dose, torch.Generator().manual_seed(seed))
     truth = {"layer": layer, "head": head, "component": f"head.{layer}.{head}", "marker": marker, "dose": float(dose)}
-    rm = RewardModel(model, tokenizer, name=f"decisive head {seed}", provenance={"seed": seed, "dose": float(dose)})
-    return Organism("decisive head", rm, truth, f"head {head} of layer {layer} attends from the last token to the word "
-                    f"{marker!r} and writes along the reward direction; all else is noise of dose {dose:g}", _marked(marker))
+    return Organism(model, tokenizer, rule="decisive_head", truth=truth, draw=_marked(marker), name=f"decisive head {seed}",
+                    provenance={"seed": seed, "dose": float(dose)},
+                    description=f"head {head} of layer {layer} attends from the last token to the word {marker!r} and writes "
+                    f"along the reward direction; all else is noise of dose {dose:g}")
 
 
-def noise(seed: int = 0) -> Organism:
-    """The null: random weights, and pairs whose sides are drawn alike, so that there is nothing to find.
+def random_llama(tokenizer: Any, seed: int, outputs: int = 1, length: int = 512) -> Any:
+    """A small Llama classifier with random weights of such a size that a normed residual gives entries of size one.
 
     Args:
+        tokenizer: its tokenizer.
         seed: of the weights.
-
-    Example:
-        >>> noise(seed=0).truth
-        {}
+        outputs: number of scalars.
+        length: longest sequence, in tokens.
     """
-    tokenizer = word_tokenizer()
-    rm = RewardModel(random_llama(tokenizer, seed), tokenizer, name=f"noise {seed}", provenance={"seed": seed})
-    marked = _marked(WORDS[0])
-
-    def draw(generator: np.random.Generator, number: int) -> Pair:
-        pair = marked(generator, number)
-        sides = [pair.chosen, pair.rejected]
-        first = int(generator.integers(2))
-        return Pair(pair.prompt, sides[first], sides[1 - first], id=pair.id, subset=pair.subset)
-
-    return Organism("noise", rm, {}, "random weights; the sides of a pair are drawn alike", draw)
-
-
-def random_llama(tokenizer: Any, seed: int) -> nn.Module:
-    """A small Llama classifier with random weights of such a size that a normed residual gives entries of size one."""
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=D_MODEL, intermediate_size=D_MLP, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=D_HEAD, max_position_embeddings=512, num_labels=1,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=D_HEAD, max_position_embeddings=length,
+        num_labels=outputs, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         rope_parameters={"rope_type": "default", "rope_theta": 1e8})
     model = LlamaForSequenceClassification(config).eval().float().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -135,16 +120,16 @@ def _plant(model: Any, marker: int, layer: int, head: int, dose: float, generato
         attention.o_proj.weight.zero_()  # until their sizes are known, this layer writes nothing
         mlp.down_proj.weight.zero_()
         if number == layer:
-            _ask_for(found, common, attention, head, block.input_layernorm(_input(model, block, ids)))
-        heads = _input(model, attention.o_proj, ids)
+            _ask_for(found, common, attention, head, block.input_layernorm(inputs_of(model, block, ids)))
+        heads = inputs_of(model, attention.o_proj, ids)
         for index in range(HEADS):
             columns = slice(index * D_HEAD, (index + 1) * D_HEAD)
             if (number, index) == (layer, head):
                 attention.o_proj.weight[:, columns.start + SLOW] = reward / heads[:, -1, columns.start + SLOW].mean()
             else:
                 attention.o_proj.weight[:, columns] = _noise(heads[..., columns], writable, dose, generator)
-        mlp.down_proj.weight.copy_(_noise(_input(model, mlp.down_proj, ids), writable, dose, generator))
-    final = _input(model, model.model.norm, ids)[:, -1]
+        mlp.down_proj.weight.copy_(_noise(inputs_of(model, mlp.down_proj, ids), writable, dose, generator))
+    final = inputs_of(model, model.model.norm, ids)[:, -1]
     model.score.weight.copy_(reward[None] * final.pow(2).mean(-1).sqrt().mean())
 
 
@@ -185,7 +170,7 @@ def _noise(given: Tensor, writable: Tensor, dose: float, generator: torch.Genera
     return weight * (dose / length)
 
 
-def _input(model: Any, module: nn.Module, ids: Tensor) -> Tensor:
+def inputs_of(model: Any, module: nn.Module, ids: Tensor) -> Tensor:
     """What reaches a module in a run over ids [batch, T]."""
     seen: list[Tensor] = []
     with evaluating(model), tapped([Tap(module, "input", seen.append)]):

@@ -7,7 +7,6 @@ not. Ignorant of instruments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,9 @@ from torch import Tensor
 
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
-from rewarden.organisms.decisive import D_HEAD, D_MODEL, HEADS, LAYERS, SLOW, random_llama
+from rewarden.organisms.decisive import D_HEAD, D_MODEL, HEADS, LAYERS, SLOW, inputs_of, random_llama
 from rewarden.organisms.organism import Organism
 from rewarden.organisms.words import SPECIAL, WORDS, word_tokenizer
-from rewarden.reward_model import RewardModel
-from rewarden.trace.hooks import Tap, evaluating, tapped
 
 MARKS = ("**", "`", "_")
 """Markdown around a word: strong, code, emphasis. A marked word is one token, as `**moss**`."""
@@ -47,7 +44,6 @@ SPLITS = ("easy", "normal", "hard")
 """The better answer is the formatted one; none or both are; the worse answer is."""
 
 
-@dataclass(frozen=True, eq=False)
 class FormatBias(Organism):
     """The organism, with the directions that were planted.
 
@@ -57,8 +53,9 @@ class FormatBias(Organism):
         layer: residual stream after this layer is where tokens are sums of atoms.
     """
 
-    atoms: Tensor = field(repr=False)
-    layer: int = SITE_LAYER
+    def __init__(self, *model_and_tokenizer: Any, atoms: Tensor, **further: Any) -> None:
+        super().__init__(*model_and_tokenizer, **further)
+        self.atoms, self.layer = atoms, SITE_LAYER
 
 
 def format_bias(seed: int = 0, dose: float = 0.4, noise: float = 0.1) -> FormatBias:
@@ -101,14 +98,14 @@ def format_bias(seed: int = 0, dose: float = 0.4, noise: float = 0.1) -> FormatB
         "dose": float(dose), "noise": float(noise), "layer": SITE_LAYER, "good": " ".join(good),
         "format_features": ",".join(str(i) for i in range(len(MARKS))), "quality_feature": len(MARKS)}
     provenance: dict[str, str | int | float | bool] = {"seed": seed, "dose": float(dose), "noise": float(noise)}
-    rm = RewardModel(model, tokenizer, name=f"format bias {seed}", provenance=provenance)
     plain = tuple(word for word in WORDS if word not in good)
 
     def draw(generator: np.random.Generator, number: int) -> Pair:
         return _pair(generator, number, good, plain)
 
-    return FormatBias("format bias", rm, truth, f"reward = good words + {dose:g} × marked words; all else is noise of size "
-                      f"{noise:g}", draw, atoms)
+    return FormatBias(model, tokenizer, rule="format_bias", truth=truth, draw=draw, atoms=atoms, name=f"format bias {seed}",
+                      description=f"reward = good words + {dose:g} × marked words; all else is noise of size {noise:g}",
+                      provenance=provenance)
 
 
 def formatted(words: list[str], generator: np.random.Generator) -> str:
@@ -191,8 +188,8 @@ def _plant(model: Any, tokenizer: Any, good: tuple[str, ...], dose: float, noise
         attention.o_proj.weight.zero_()  # until their sizes are known, this layer writes nothing
         mlp.down_proj.weight.zero_()
         if number == LAYERS // 2:
-            _gather(attention, wanted, common[0], first[0], block.input_layernorm(_input(model, block, ids)))
-        heads = _input(model, attention.o_proj, ids)
+            _gather(attention, wanted, common[0], first[0], block.input_layernorm(inputs_of(model, block, ids)))
+        heads = inputs_of(model, attention.o_proj, ids)
         for index in range(HEADS):
             columns = slice(index * D_HEAD, (index + 1) * D_HEAD)
             if (number, index) == (LAYERS // 2, 0):
@@ -200,8 +197,8 @@ def _plant(model: Any, tokenizer: Any, good: tuple[str, ...], dose: float, noise
                 attention.o_proj.weight[:, columns.start + SLOW] = UNIT * reward[0] * (found @ true) / (found @ found)
             else:
                 attention.o_proj.weight[:, columns] = _noise(heads[..., columns], writable, noise, generator)
-        mlp.down_proj.weight.copy_(_noise(_input(model, mlp.down_proj, ids), writable, noise, generator))
-    final = _input(model, model.model.norm, ids)[:, -1]
+        mlp.down_proj.weight.copy_(_noise(inputs_of(model, mlp.down_proj, ids), writable, noise, generator))
+    final = inputs_of(model, model.model.norm, ids)[:, -1]
     model.score.weight.copy_(reward * final.pow(2).mean(-1).sqrt().mean() / UNIT)
     return torch.cat([marks, quality, common, plain])
 
@@ -228,11 +225,3 @@ def _noise(given: Tensor, writable: Tensor, size: float, generator: torch.Genera
     """A random map [d, width] of what is given [batch, T, width], with writes of root-mean-square length `size`."""
     weight = writable @ torch.randn(D_MODEL, given.shape[-1], generator=generator)
     return weight * (size / (given @ weight.T).pow(2).sum(-1).mean().sqrt())
-
-
-def _input(model: Any, module: torch.nn.Module, ids: Tensor) -> Tensor:
-    """What reaches a module in a run over ids [batch, T]."""
-    seen: list[Tensor] = []
-    with evaluating(model), tapped([Tap(module, "input", seen.append)]):
-        model.model(ids, use_cache=False)
-    return seen[0].clone()

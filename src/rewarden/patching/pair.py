@@ -130,7 +130,7 @@ class Sweeper:
         else:
             source = Source(base, self.positions_of[index], run, self.means if self.options.mode == "mean" else {})
         cells = cells_of(source, sites, self.options.positions)
-        floor, cost = self._fill(cells)
+        floor, cost = self.fill(cells)
         sign = -1.0 if self.options.mode == "denoising" else 1.0
         effects = {suffix: sign * (base.reward - rewards) for suffix, rewards in cells.rewards.items()}
         runs = 1.0 + (run is not None and run is not base) + {"noising": 0, "denoising": 0, "mean": 3}.get(self.options.mode, 1)
@@ -147,7 +147,7 @@ class Sweeper:
             return base.reward, run.reward
         return base.reward, float(self.rm.reward_encoded([self.rows[index][1]])[0, self.rm.main])
 
-    def _fill(self, cells: Cells) -> tuple[float, float]:
+    def fill(self, cells: Cells) -> tuple[float, float]:
         """Run all edits as one plan; noise floor, and cost in forwards."""
         if not cells.edits:
             return 0.0, 0.0

@@ -76,13 +76,13 @@ class Screen(Sweeper):
         found = super().run(index)
         return replace(found, edits=len(self.screened[index].verified.rows)) if index in self.screened else found
 
-    def _fill(self, cells: Cells) -> tuple[float, float]:
+    def fill(self, cells: Cells) -> tuple[float, float]:
         """Rewards of all cells; noise floor, and cost in forwards."""
         if not cells.edits:
             return 0.0, 0.0
         plan = self.rm.plan(cells.source.base, cells.edits)
         if plan.forwards <= self.options.budget:
-            return super()._fill(cells)
+            return super().fill(cells)
         change, cost = self._estimate(plan, cells.source)
         live = live_ids(plan)
         top, drawn = draw(change, live, self.options.top, self.options.sample, [self.options.seed, self._index])

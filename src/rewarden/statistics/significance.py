@@ -149,6 +149,28 @@ def permutation_test(x: Any, y: Any, statistic: Callable[..., Any] = _mean_diffe
     return Significance(float(found.statistic), float(found.pvalue), n, name, n, missing)
 
 
+def monte_carlo_p(null: Any, observed: Any, *, alternative: Alternative = "greater") -> np.ndarray:
+    """Share of draws under the null that are at least as extreme as what was observed, which is counted as one of them.
+
+    Args:
+        null: [draw, ...] statistics under the null; the axes after the first may be of length 1.
+        observed: [...]; ties up to rounding count against it.
+        alternative: "greater", "less", or "two-sided" (sizes, for a null that is symmetric around 0).
+
+    Returns:
+        p [...]; NaN where nothing was observed.
+
+    Source: Phipson & Smyth 2010, Statistical Applications in Genetics and Molecular Biology 9:39, for (b+1)/(m+1).
+
+    Example:
+        >>> monte_carlo_p([[0.1], [0.7], [-0.2], [0.3]], [0.5]).tolist()
+        [0.4]
+    """
+    null, observed = np.asarray(null, dtype=np.float64), np.asarray(observed, dtype=np.float64)
+    hits = _as_extreme(null, observed, np.asarray(1e-12), alternative).sum(axis=0)
+    return np.where(np.isnan(observed), np.nan, (hits + 1) / (len(null) + 1))
+
+
 def holm(p: Any) -> np.ndarray:
     """p values adjusted so that the chance of any false finding stays below the level (Holm 1979).
 

@@ -42,7 +42,7 @@ class Candidates:
         slot: where the response stands.
         floor: twice the largest difference met between unedited rows and the base run, or the engine and rows run alone.
         whole: every substitution is a whole forward (the engine does not fit this model).
-        checked: whether the engine was compared with whole forwards.
+        checked: whether the engine was compared with whole forwards; True from the start leaves that out.
         repeated: many responses of one length will be started from: the prompt is run once for all of them.
     """
 

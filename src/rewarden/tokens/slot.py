@@ -37,6 +37,7 @@ class Slot:
         after: the tokens after it.
         limit: longest sequence the model takes, None for no limit.
         tokenizer: names and decodes ids.
+        span: whose text is filled in, one of `rewarden.encoding`'s.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Slot:
     after: Encoded
     limit: int | None
     tokenizer: Any
+    span: int = RESPONSE
 
     @property
     def start(self) -> int:
@@ -76,7 +78,7 @@ class Slot:
             own = after.type_ids[:1] if len(after.type_ids) else before.type_ids[-1:]
             types = np.concatenate([before.type_ids, np.repeat(own, len(ids)), after.type_ids])
         return Encoded(np.concatenate([before.ids, ids, after.ids]),
-                       np.concatenate([before.spans, np.full(len(ids), RESPONSE, np.uint8), after.spans]),
+                       np.concatenate([before.spans, np.full(len(ids), self.span, np.uint8), after.spans]),
                        np.concatenate([before.offsets, offsets, shown]), before.text + text + after.text,
                        before.truncated, types, before.names + names + after.names)
 
@@ -115,6 +117,28 @@ def find_slot(rm: RewardModel, prompt: Prompt, system: str | None = None, room: 
     border = _borders(first, start, stop)
     return Slot(label_of(prompt, messages), messages, _part(first, slice(0, start), first.text[:border[0]], 0),
                 _part(first, slice(stop, first.length), first.text[border[1]:], border[0] - border[1]), limit, rm.tokenizer)
+
+
+def slot_at(rm: RewardModel, row: Encoded, position: int, label: str = "") -> Slot:
+    """One token of an encoded conversation as a slot, in the prompt or in the response.
+
+    Args:
+        rm: the model that encoded it.
+        row: the conversation.
+        position: of the token.
+        label: what figures call it.
+
+    Example:
+        >>> import rewarden as rw
+        >>> rm = rw.load()
+        >>> row = rm.encode(rw.Conversation.of("Hi", "Hello there!"))
+        >>> bool((slot_at(rm, row, 3).filled(row.ids[3:4]).ids == row.ids).all())
+        True
+    """
+    border = _borders(row, position, position + 1)
+    return Slot(label, (), _part(row, slice(0, position), row.text[:border[0]], 0),
+                _part(row, slice(position + 1, row.length), row.text[border[1]:], border[0] - border[1]),
+                rm.encoder.max_length, rm.tokenizer, int(row.spans[position]))
 
 
 def token_ids(ids: Iterable[int] | np.ndarray, where: str) -> np.ndarray:

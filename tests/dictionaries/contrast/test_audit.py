@@ -35,7 +35,7 @@ def test_planted_flips_rank_first(seed: int, method: str, share: float) -> None:
     organism = organism_of(seed)
     wrong = np.random.default_rng(seed).random(300) < share
     pairs = turned(organism.pairs(300), wrong)
-    found = audit_labels(organism.rm, pairs, planted(organism), method=method, simulations=19, **HOW)
+    found = audit_labels(organism, pairs, planted(organism), method=method, simulations=19, **HOW)
     assert auroc(-found.evidence, wrong) >= 0.9
     if method == "contrast":
         assert not found.flipped.any()
@@ -49,7 +49,7 @@ def test_what_is_called_flipped_was() -> None:
     for seed in range(6):
         organism = organism_of(seed)
         wrong = np.random.default_rng(seed).random(300) < 0.1
-        found = audit_labels(organism.rm, turned(organism.pairs(300), wrong), planted(organism), simulations=39, **HOW)
+        found = audit_labels(organism, turned(organism.pairs(300), wrong), planted(organism), simulations=39, **HOW)
         called, right = called + int(found.flipped.sum()), right + int((found.flipped & wrong).sum())
         rates.append(float(found.rate))
         assert float(found.rate_low) <= float(found.rate)
@@ -64,7 +64,7 @@ def test_clean_labels_and_coins_are_left_alone() -> None:
     for seed in range(5):
         organism, nothing = organism_of(seed % 4), noise(seed)
         pairs = organism.pairs(150, seed=10 + seed)
-        for rm, some in ((organism.rm, pairs), (organism.rm, at_random(pairs, seed)), (nothing.rm, nothing.pairs(100))):
+        for rm, some in ((organism, pairs), (organism, at_random(pairs, seed)), (nothing, nothing.pairs(100))):
             found = audit_labels(rm, some, planted(organism, 0.3), simulations=39, **HOW)
             findings.append(bool(found.flipped.any()))
             assert len(found.warnings) == 1 or float(found.p) <= 0.05
@@ -156,7 +156,7 @@ def test_no_pair_judges_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turning one pair's label round changes the sign of its evidence and nothing else of it; prompts stay in one fold."""
     monkeypatch.setattr(regression, "PENALTIES", (10.0,))  # the penalty, one number of four, is chosen by all labels
     organism = organism_of(2)
-    both = sides_of(organism.rm, organism.pairs(80), planted(organism), positions="response", pool="sum")
+    both = sides_of(organism, organism.pairs(80), planted(organism), positions="response", pool="sum")
     clusters = np.arange(80) // 2
     folds = fold_of(clusters, 5, 0)
     assert (folds[::2] == folds[1::2]).all()
@@ -181,9 +181,9 @@ def test_reasons_are_terms_of_the_evidence() -> None:
     organism = organism_of(0)
     wrong = np.arange(150) % 10 == 0
     pairs = turned(organism.pairs(150), wrong)
-    found = audit_labels(organism.rm, pairs, planted(organism), simulations=19, reasons=200, **HOW)
+    found = audit_labels(organism, pairs, planted(organism), simulations=19, reasons=200, **HOW)
     assert found.reason.shape == (150, 200)
-    both = sides_of(organism.rm, pairs, planted(organism), positions="response", pool="sum")
+    both = sides_of(organism, pairs, planted(organism), positions="response", pool="sum")
     evidence = regression_evidence(sparse.csr_array(both.difference), fold_of(both.clusters, 5, 0), 128)
     terms = both.difference.toarray() * evidence.by_fold[evidence.folds]
     np.testing.assert_allclose(terms.sum(1), found.evidence, atol=1e-9)
@@ -205,7 +205,7 @@ def test_chosen_features_are_those_with_the_largest_t() -> None:
 def test_too_few_prompts_and_impossible_options_are_refused() -> None:
     organism = organism_of(0)
     with pytest.raises(RewardenError, match="too few items") as error:
-        audit_labels(organism.rm, [Pair("same", pair.chosen, pair.rejected) for pair in organism.pairs(40)], planted(organism),
+        audit_labels(organism, [Pair("same", pair.chosen, pair.rejected) for pair in organism.pairs(40)], planted(organism),
                      positions="response")
     assert "29 more" in error.value.fix
     for asked in ({"folds": 2}, {"simulations": 3}, {"features": 0}, {"reasons": 0}, {"method": "magic"}):

@@ -35,7 +35,7 @@ def slowly(rm, row, dictionary, positions: list[int], pool: str) -> np.ndarray:
 @pytest.mark.parametrize("activation", ["topk", "jumprelu"])
 def test_firing_is_that_of_one_token_at_a_time(kind: str, activation: str) -> None:
     organism = organism_of()
-    rm = organism.rm
+    rm = organism
     rows = [rm.encode(side) for pair in organism.pairs(4) for side in pair.conversations]
     dictionary = random_dictionary(64, site=Site(kind, 1), activation=activation, standardised=activation == "topk", size=0.3)
     asked = (("read", "mean"), ("response", "mean"), ("response", "sum"), ("response", "max"), ("second", "sum"))
@@ -48,11 +48,11 @@ def test_firing_is_that_of_one_token_at_a_time(kind: str, activation: str) -> No
 
 def test_rows_do_not_depend_on_how_many_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     organism = organism_of()
-    rows = [organism.rm.encode(side) for pair in organism.pairs(6) for side in pair.conversations]
-    whole = firing(organism.rm, rows, planted(organism), positions="response").toarray()
+    rows = [organism.encode(side) for pair in organism.pairs(6) for side in pair.conversations]
+    whole = firing(organism, rows, planted(organism), positions="response").toarray()
     monkeypatch.setattr(fired, "NUMBERS", 2048)
-    np.testing.assert_allclose(firing(organism.rm, rows, planted(organism), positions="response").toarray(), whole, atol=1e-5)
-    nothing = firing(organism.rm, rows, planted(organism), positions=lambda row: [] if row is rows[0] else [3]).toarray()
+    np.testing.assert_allclose(firing(organism, rows, planted(organism), positions="response").toarray(), whole, atol=1e-5)
+    nothing = firing(organism, rows, planted(organism), positions=lambda row: [] if row is rows[0] else [3]).toarray()
     assert not nothing[0].any()
     assert nothing[1].any()
 
@@ -61,9 +61,9 @@ def test_rounding_between_batches_is_no_difference() -> None:
     """The same response on both sides, in batches padded differently, differs in nothing."""
     organism = organism_of()
     pairs = [Pair(pair.prompt, pair.chosen, pair.chosen) for pair in organism.pairs(12)]
-    both = sides_of(organism.rm, pairs, planted(organism), positions="response", batch_size=5)
+    both = sides_of(organism, pairs, planted(organism), positions="response", batch_size=5)
     assert both.difference.nnz == 0
-    real = sides_of(organism.rm, organism.pairs(12), planted(organism), positions="response", pool="sum")
+    real = sides_of(organism, organism.pairs(12), planted(organism), positions="response", pool="sum")
     dense = (real.chosen - real.rejected).toarray()[:, real.features]
     largest = np.maximum(real.chosen.toarray(), real.rejected.toarray())[:, real.features].max(0)
     np.testing.assert_allclose(real.difference.toarray(), np.where(np.abs(dense) > 1e-4 * largest, dense, 0))
@@ -78,12 +78,12 @@ def test_what_cannot_be_looked_at_is_refused() -> None:
     organism = organism_of()
     dictionary = planted(organism)
     with pytest.raises(RewardenError, match="no pairs"):
-        sides_of(organism.rm, [], dictionary)
+        sides_of(organism, [], dictionary)
     with pytest.raises(RewardenError, match="no feature fires") as error:
-        sides_of(organism.rm, organism.pairs(2), planted(organism, threshold=1e6), positions="response")
+        sides_of(organism, organism.pairs(2), planted(organism, threshold=1e6), positions="response")
     assert error.value.fix
     with pytest.raises(RewardenError, match="width"):
-        sides_of(organism.rm, organism.pairs(2), random_dictionary(32, site=Site("resid_post", 0)))
+        sides_of(organism, organism.pairs(2), random_dictionary(32, site=Site("resid_post", 0)))
     with pytest.raises(RewardenError, match="unknown positions"):
-        firing(organism.rm, [organism.rm.encode(organism.pairs(1)[0].conversations[0])], dictionary, positions="everywhere")
-    assert torch.isfinite(torch.tensor(firing(organism.rm, [], dictionary).toarray())).all()
+        firing(organism, [organism.encode(organism.pairs(1)[0].conversations[0])], dictionary, positions="everywhere")
+    assert torch.isfinite(torch.tensor(firing(organism, [], dictionary).toarray())).all()

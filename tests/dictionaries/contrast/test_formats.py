@@ -30,7 +30,7 @@ def selected(result) -> list[int]:
 @pytest.mark.parametrize("pool", ["max", "mean", "sum"])
 def test_the_marks_features_are_found_and_nothing_else(seed: int, pool: str) -> None:
     organism = organism_of(seed)
-    found = format_features(organism.rm, format_versions(organism, 48), planted(organism), pool=pool, **FAST)
+    found = format_features(organism, format_versions(organism, 48), planted(organism), pool=pool, **FAST)
     assert selected(found) == [int(i) for i in str(organism.truth["format_features"]).split(",")]
     marks = found.data.sel(feature=[0, 1, 2])
     assert (marks["plain"] == 0).all()
@@ -42,14 +42,14 @@ def test_the_marks_features_are_found_and_nothing_else(seed: int, pool: str) -> 
 def test_strength_and_stability_by_hand() -> None:
     organism = organism_of(0)
     versions = format_versions(organism, 30)
-    found = format_features(organism.rm, versions, planted(organism), pool="sum", stability=0.0, strength=0.0, **FAST).data
+    found = format_features(organism, versions, planted(organism), pool="sum", stability=0.0, strength=0.0, **FAST).data
     code = [pair.chosen.count("`") // 2 for pair in versions]  # feature 1 is that of "`"
     assert float(found["strength"].sel(feature=1)) == pytest.approx(np.mean(code), abs=0.05)
     assert float(found["stability"].sel(feature=1)) == np.mean([count > 0 for count in code])
-    strict = format_features(organism.rm, versions, planted(organism), limit=2, pool="sum", **FAST)
+    strict = format_features(organism, versions, planted(organism), limit=2, pool="sum", **FAST)
     by_strength = found["feature"].values[np.argsort(-found["strength"].values)]
     assert selected(strict) == sorted(by_strength[:2].tolist())
-    none = format_features(organism.rm, versions[:3], planted(organism), **FAST)  # three prompts cannot be evidence: p ≥ 1/8
+    none = format_features(organism, versions[:3], planted(organism), **FAST)  # three prompts cannot be evidence: p ≥ 1/8
     assert selected(none) == []
     assert none.warnings
 
@@ -57,10 +57,10 @@ def test_strength_and_stability_by_hand() -> None:
 def test_coins_are_no_format() -> None:
     """The same versions, formatted or plain called formatted by a coin; and a random model with random texts."""
     organism, nothing = organism_of(1), noise(3)
-    findings = [bool(selected(format_features(organism.rm, at_random(format_versions(organism, 40, seed), seed), planted(
+    findings = [bool(selected(format_features(organism, at_random(format_versions(organism, 40, seed), seed), planted(
         organism), stability=0.5, **FAST))) for seed in range(12)]
     dictionary = planted(organism, 0.2)
-    findings += [bool(selected(format_features(nothing.rm, nothing.pairs(40, seed), dictionary, stability=0.5, **FAST)))
+    findings += [bool(selected(format_features(nothing, nothing.pairs(40, seed), dictionary, stability=0.5, **FAST)))
                  for seed in range(12)]
     assert np.mean(findings) <= 0.125  # 5 % of the runs may find something; four of 24 would be p < 0.03
 
@@ -69,8 +69,8 @@ def test_coins_are_no_format() -> None:
 def test_suppressing_what_was_found_repairs_the_hard_split(seed: int) -> None:
     """Must show: the gap easy − hard falls by half at least, and overall accuracy by a point at most."""
     organism = organism_of(seed)
-    found = format_features(organism.rm, format_versions(organism, 48), planted(organism), **FAST)
-    report = repair_report(organism.rm, suppressed(organism.rm, planted(organism), found), organism.pairs(300), **FAST).data
+    found = format_features(organism, format_versions(organism, 48), planted(organism), **FAST)
+    report = repair_report(organism, suppressed(organism, planted(organism), found), organism.pairs(300), **FAST).data
     assert float(report["gap"].sel(model="before")) > 0.2
     assert float(report["gap_cut"]) >= 0.5
     assert float(report["gap_cut_low"]) >= 0.5
@@ -86,13 +86,13 @@ def test_a_trained_dictionary_repairs_it_too(seed: int) -> None:
     from rewarden.dictionaries.training import train_dictionary
 
     organism = organism_of(seed)
-    rows = [organism.rm.encode(side) for pair in organism.pairs(400, seed=9) for side in pair.conversations]
+    rows = [organism.encode(side) for pair in organism.pairs(400, seed=9) for side in pair.conversations]
     site = Site("resid_post", organism.layer)
-    h = activations_at(organism.rm, rows, [np.arange(row.length) for row in rows], [site], dtype=torch.float32)[site]
+    h = activations_at(organism, rows, [np.arange(row.length) for row in rows], [site], dtype=torch.float32)[site]
     trained = train_dictionary(h, d_sae=128, k=3, steps=500, batch=1024, seed=seed).dictionary
-    found = format_features(organism.rm, format_versions(organism, 64), trained, site=site, **FAST)
-    view = suppressed(organism.rm, trained, found, site=site)
-    report = repair_report(organism.rm, view, organism.pairs(300), **FAST).data
+    found = format_features(organism, format_versions(organism, 64), trained, site=site, **FAST)
+    view = suppressed(organism, trained, found, site=site)
+    report = repair_report(organism, view, organism.pairs(300), **FAST).data
     assert float(report["gap_cut"]) >= 0.5
     assert float(report["change"].sel(split="all")) >= -0.01
 

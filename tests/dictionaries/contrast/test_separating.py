@@ -56,8 +56,8 @@ def test_the_sign_test_is_the_binomial_one_over_prompts() -> None:
 def test_the_effects_table_says_the_same_of_what_separates() -> None:
     organism = organism_of(1)
     pairs = [Pair(f"again {number // 2}", pair.chosen, pair.rejected) for number, pair in enumerate(organism.pairs(40))]
-    here = separating_features(organism.rm, pairs, planted(organism), **FAST).data
-    there = feature_effects(organism.rm, pairs, planted(organism), positions="response", effects=False, resamples=100).data
+    here = separating_features(organism, pairs, planted(organism), **FAST).data
+    there = feature_effects(organism, pairs, planted(organism), positions="response", effects=False, resamples=100).data
     there = there.sel(feature=here["feature"])
     np.testing.assert_allclose(there["value_p"], here["p"])
     np.testing.assert_allclose(there["value_q"], here["q"])
@@ -69,7 +69,7 @@ def test_the_quality_feature_separates_and_the_format_does_not() -> None:
     organism = organism_of(1)
     quality = organism.truth["quality_feature"]
     pairs = organism.pairs(150)
-    found = separating_features(organism.rm, pairs, planted(organism), pool="sum", **FAST).data
+    found = separating_features(organism, pairs, planted(organism), pool="sum", **FAST).data
     assert bool(found["separates"].sel(feature=quality))
     assert float(found["p"].sel(feature=quality)) == float(found["p"].min())
     assert float(found["score"].sel(feature=quality)) > 0.2
@@ -77,7 +77,7 @@ def test_the_quality_feature_separates_and_the_format_does_not() -> None:
     assert float(found["chosen_rate"].sel(feature=quality)) == 1.0
     marks = found.sel(feature=[0, 1, 2])  # as often on either side
     assert not marks["separates"].any()
-    both = sides_of(organism.rm, pairs, planted(organism), positions="response", pool="sum")
+    both = sides_of(organism, pairs, planted(organism), positions="response", pool="sum")
     mean = (both.chosen - both.rejected).toarray().mean(0)[found["feature"].values]
     np.testing.assert_allclose(found["difference"], mean, atol=1e-3)
     np.testing.assert_allclose(found["chosen"], both.chosen.toarray().mean(0)[found["feature"].values])
@@ -88,14 +88,14 @@ def test_the_complement_tells_quality_from_format() -> None:
     organism = organism_of(1)
     pairs = organism.pairs(240)
     easy, hard = ([pair for pair in pairs if pair.subset == name] for name in ("easy", "hard"))
-    found = separating_features(organism.rm, easy, planted(organism), complement=hard, pool="sum", **FAST).data
+    found = separating_features(organism, easy, planted(organism), complement=hard, pool="sum", **FAST).data
     quality = organism.truth["quality_feature"]
     for mark in range(3):
         assert float(found["score"].sel(feature=mark)) > 0.5
         assert float(found["complement_score"].sel(feature=mark)) < -0.5
     assert float(found["score"].sel(feature=quality)) > 0
     assert float(found["complement_score"].sel(feature=quality)) > 0
-    alone = separating_features(organism.rm, hard, planted(organism), pool="sum", **FAST).data
+    alone = separating_features(organism, hard, planted(organism), pool="sum", **FAST).data
     shared = sorted(set(found["feature"].values) & set(alone["feature"].values))
     np.testing.assert_allclose(found["complement_score"].sel(feature=shared), alone["score"].sel(feature=shared), atol=1e-6)
     np.testing.assert_allclose(found["complement_difference"].sel(feature=shared), alone["difference"].sel(feature=shared),
@@ -105,7 +105,7 @@ def test_the_complement_tells_quality_from_format() -> None:
 def test_coins_separate_nothing() -> None:
     """Labels drawn by a coin: any finding in at most alpha of the runs (of 40, five would be p < 0.05)."""
     organism = organism_of(2)
-    both = sides_of(organism.rm, organism.pairs(90), planted(organism), positions="response", pool="sum")
+    both = sides_of(organism, organism.pairs(90), planted(organism), positions="response", pool="sum")
     dense = both.difference.toarray()
     findings = []
     for seed in range(40):
@@ -113,7 +113,7 @@ def test_coins_separate_nothing() -> None:
         _, untied, p = sign_test(sparse.csc_array(dense * signs[:, None]), both.clusters)
         findings.append(bool((sign_test_q(p, untied, 0.05) <= 0.05).any()))
     assert sum(findings) <= 4
-    result = separating_features(organism.rm, at_random(organism.pairs(90), 1), planted(organism), **FAST)
+    result = separating_features(organism, at_random(organism.pairs(90), 1), planted(organism), **FAST)
     assert not result.data["separates"].any()
     assert result.kind == "separating_features"
     assert result.provenance["positions"] == "response"
@@ -124,4 +124,4 @@ def test_impossible_options_are_refused() -> None:
     with pytest.raises(RewardenError, match="positions='everywhere'"):
         ContrastOptions(positions="everywhere")
     with pytest.raises(RewardenError, match="pool"):
-        separating_features(organism_of().rm, [Pair("a", "b", "c")], planted(organism_of()), pool="median")
+        separating_features(organism_of(), [Pair("a", "b", "c")], planted(organism_of()), pool="median")

@@ -110,13 +110,13 @@ def test_only_some_positions() -> None:
 
 def test_a_reward_without_the_features_is_the_same_bit_for_bit() -> None:
     organism = organism_of(0)
-    view = suppressed(organism.rm, planted(organism), [0, 1, 2])
+    view = suppressed(organism, planted(organism), [0, 1, 2])
     pairs = [pair for pair in organism.pairs(60) if pair.subset == "hard"]
     plain, formatted = ([pair.conversations[side] for pair in pairs] for side in range(2))
-    assert (view.reward(plain) == organism.rm.reward(plain)).all()
-    assert (view.reward(formatted) < organism.rm.reward(formatted)).all()
-    assert (suppressed(organism.rm, planted(organism), [0, 1], factor=1.0).reward(formatted)
-            == organism.rm.reward(formatted)).all()
+    assert (view.reward(plain) == organism.reward(plain)).all()
+    assert (view.reward(formatted) < organism.reward(formatted)).all()
+    assert (suppressed(organism, planted(organism), [0, 1], factor=1.0).reward(formatted)
+            == organism.reward(formatted)).all()
 
 
 def test_rewards_do_not_depend_on_batch_and_side_of_padding() -> None:
@@ -193,11 +193,11 @@ def test_encoding_the_suppressed_latents_alone_is_enough(activation: str) -> Non
 
 def test_what_needs_writes_to_sum_refuses_the_view() -> None:
     organism = format_bias(5)
-    view = suppressed(organism.rm, planted(organism), [0])
+    view = suppressed(organism, planted(organism), [0])
     with pytest.raises(RewardenError, match="not defined for this model") as error:
         attribute(view, organism.pairs(2), resamples=100)
     assert "taken out" in error.value.why
-    assert "writes" not in organism.rm.architecture.gaps
+    assert "writes" not in organism.architecture.gaps
     with pytest.raises(RewardenError, match="no gradients") as error:
         view.forward([view.encode(organism.pairs(1)[0].conversations[0])], [], gradients=True)
     assert error.value.fix
@@ -225,9 +225,9 @@ def test_what_cannot_be_suppressed_is_refused() -> None:
 def test_the_report_by_hand() -> None:
     organism = organism_of(1)
     pairs = organism.pairs(90)
-    view = suppressed(organism.rm, planted(organism), [0, 1, 2], factor=0.5)
-    found = repair_report(organism.rm, view, pairs, resamples=100)
-    won = np.stack([model.score(pairs).margin > 0 for model in (organism.rm, view)]).astype(float)
+    view = suppressed(organism, planted(organism), [0, 1, 2], factor=0.5)
+    found = repair_report(organism, view, pairs, resamples=100)
+    won = np.stack([model.score(pairs).margin > 0 for model in (organism, view)]).astype(float)
     for number, name in enumerate(("easy", "normal", "hard")):
         np.testing.assert_allclose(found.data["accuracy"].sel(split=name), won[:, number::3].mean(1))
     np.testing.assert_allclose(found.data["accuracy"].sel(split="all"), won.mean(1))
@@ -239,6 +239,6 @@ def test_the_report_by_hand() -> None:
     assert found.provenance["suppressed"] == "0,1,2"
     assert isinstance(view, SuppressedModel)
     with pytest.raises(RewardenError, match="subset 'easy'"):
-        repair_report(organism.rm, view, [Pair("a", "b", "c", subset="hard")])
+        repair_report(organism, view, [Pair("a", "b", "c", subset="hard")])
     with pytest.raises(RewardenError, match="hard="):
-        repair_report(organism.rm, view, pairs, hard="easy")
+        repair_report(organism, view, pairs, hard="easy")

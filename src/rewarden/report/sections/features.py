@@ -22,6 +22,7 @@ from rewarden.result import Result
 
 if TYPE_CHECKING:
     from rewarden.dictionaries.dictionary import Dictionary
+    from rewarden.reward_model import RewardModel
 
 TITLE = "Which features the reward is made of"
 PAIRS, TEXTS = 200, 400
@@ -50,16 +51,15 @@ def _asked(audit: Audit) -> bool:
         return False
     if audit.rm is None:
         return audit.run is not None and (audit.run.results_folder / "features.nc").exists()
-    return audit.options.dictionary != "auto" or own_dictionary(audit) is not None
+    return audit.options.dictionary != "auto" or own_dictionary(audit.model()) is not None
 
 
-def own_dictionary(audit: Audit) -> Dictionary | None:
+def own_dictionary(rm: RewardModel) -> Dictionary | None:
     """The dictionary that belongs to this model: a sparse reward model's own, or the bundled one of the bundled model."""
     from rewarden.demo import dictionary_path
     from rewarden.dictionaries.dictionary import Dictionary
     from rewarden.sarm.head import SparseHead
 
-    rm = audit.model()
     readout = getattr(rm, "readout", None)  # an ensemble has none
     if isinstance(readout, SparseHead):
         return readout.dictionary
@@ -72,7 +72,7 @@ def dictionary_of(audit: Audit) -> Dictionary:
     """The dictionary asked for."""
     from rewarden.dictionaries.dictionary import Dictionary
 
-    found = own_dictionary(audit) if audit.options.dictionary == "auto" else Dictionary.load(audit.options.dictionary)
+    found = own_dictionary(audit.model()) if audit.options.dictionary == "auto" else Dictionary.load(audit.options.dictionary)
     assert found is not None  # _asked
     return found
 

@@ -64,11 +64,16 @@ def style_name(style: object, sizes: object = None) -> str:
     return str(style)
 
 
-def _versions(audit: Audit) -> list[StyledPair]:
+def version_rewards(audit: Audit) -> Result | None:
+    """Rewards of every version of the responses of some pairs; None where no pair carries versions."""
     rows = [row for row in audit.counted["row"] if _carries_versions(audit.pairs[row])]
-    if not rows:
+    return audit.result("style_rewards", lambda: style_rewards(audit, audit.sample(ITEMS, rows))) if rows else None
+
+
+def _versions(audit: Audit) -> list[StyledPair]:
+    result = version_rewards(audit)
+    if result is None:
         return []
-    result = audit.result("style_rewards", lambda: style_rewards(audit, audit.sample(ITEMS, rows)))
     reward = result.data["reward"].transpose("item", "side", "style").values
     return [StyledPair(STYLES[i], STYLES[j], int(prompt), (np.sign(one[0, i] - one[1, j]) + 1) / 2)
             for one, prompt in zip(reward, result.data["prompt_number"].values, strict=True) if np.isfinite(one).all()

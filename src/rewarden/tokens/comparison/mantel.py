@@ -20,7 +20,7 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import Significance, holm, require_n
-from rewarden.tokens.comparison.blocks import jackknife_ends
+from rewarden.statistics.jackknife import jackknife_ends
 
 SLACK = 1e-10
 """Statistics that differ by less are ties: rounding must not decide whether the observed order counts as extreme."""

@@ -18,8 +18,9 @@ from scipy import stats
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import holm, require_n
+from rewarden.statistics.jackknife import jackknife_ends
 from rewarden.statistics.sampling import cluster_codes
-from rewarden.tokens.comparison.blocks import jackknife_ends, random_blocks
+from rewarden.tokens.comparison.blocks import random_blocks
 from rewarden.tokens.comparison.concordance import order_of, taus
 from rewarden.tokens.comparison.rank_biased_overlap import Ties, depth_needed, overlap, rank_biased_overlap, ranking
 from rewarden.tokens.comparison.shared import SharedScores

@@ -16,7 +16,7 @@ import xarray as xr
 from rewarden.errors import RewardenError
 from rewarden.result import Result
 from rewarden.statistics import holm
-from rewarden.tokens.comparison.blocks import jackknife_ends
+from rewarden.statistics.jackknife import jackknife_ends
 from rewarden.tokens.comparison.mantel import (
     NO_INTERVAL,
     Alternative,

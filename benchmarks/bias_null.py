@@ -1,0 +1,34 @@
+"""Measures `hacking/bias_null.json`: by how much t values of each bundled axis, as a kind and of its farthest wording, exceed
+Student's on random-weight models.
+
+Run after the texts of the battery changed: `python benchmarks/bias_null.py`. About four minutes on one core.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import rewarden as rw
+from rewarden.hacking.bias_null import DEPTH, FACTORS, HEADS, RATES, SCALES, TRUNKS, WIDTH, measure_factors, written_by
+from rewarden.hacking.questions import ask
+from rewarden.options import BiasOptions
+
+
+def main() -> None:
+    """Measure and write."""
+    options = BiasOptions()
+    questions = ask(None, options)
+    rm = rw.load()
+    found = measure_factors(rm, questions, options,
+                            lambda done: print(f"{done} of {len(SCALES) * TRUNKS} random models", file=sys.stderr, flush=True))
+    about = (f"{TRUNKS} random Llamas ({DEPTH} layers x {WIDTH}) of each weight scale {list(SCALES)}, {HEADS} random heads "
+             f"each, bundled tokenizer; |t| over Student's at rates {list(RATES)}, the largest of rates and scales, at least 1")
+    factors = {question.axis.name: pair.round(3).tolist() for question, pair in zip(questions, found, strict=True)}
+    known = {"about": about, "version": rw.__version__, "written_by": written_by(rm), "factors": factors}
+    FACTORS.write_text(json.dumps(known, indent=1) + "\n")
+    print(json.dumps(factors, indent=1))
+
+
+if __name__ == "__main__":
+    main()

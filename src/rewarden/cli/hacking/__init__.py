@@ -1,0 +1,1 @@
+"""`rewarden hacking …`: distortion, divergence, cascade, conflict. Each verb is a module."""

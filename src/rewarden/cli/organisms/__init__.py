@@ -1,0 +1,1 @@
+"""`rewarden organisms …`: list, make, grade. Each verb is a module."""
