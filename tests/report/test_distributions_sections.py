@@ -6,8 +6,10 @@ import importlib
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 import rewarden as rw
+from rewarden.errors import RewardenError
 from rewarden.plots.distortion import distortion_forest, distortion_table
 from rewarden.plots.divergence import divergence_forest, divergence_table
 from rewarden.plots.divergence_examples import distortion_result, divergence_result
@@ -69,3 +71,19 @@ def test_sections_are_written_again_without_the_model(demo, tmp_path, monkeypatc
     assert [made.name for made in report.sections] == [made.name for made in again.sections] == ["divergence", "methods"]
     assert again.sections[0].problem is None
     assert again.sections[0].findings == report.sections[0].findings
+
+
+def audit_with(bias):
+    from rewarden.options import AuditOptions
+    from rewarden.report.context import Audit
+
+    rm, pairs = rw.load(), rw.load_pairs("demo")[:24]
+    return Audit(rm, pairs, rm.score(pairs), AuditOptions(bias=bias))
+
+
+def test_distortion_asks_what_the_audits_battery_asked():
+    made = distortion_section.build(audit_with("lists"))
+    assert [row["dimension"] for row in made.blocks[0].table.to_dict("records")] == ["lists"]
+    assert distortion_section.build(audit_with("none")) is None
+    with pytest.raises(RewardenError, match="has a direction"):
+        distortion_section.build(audit_with("identity_gender"))

@@ -150,7 +150,7 @@ def described(curves: Result, follows: Result | None, inner: Result | None = Non
         [(int(row["n"]), row["kl"], *(_interval(row, side) for side in sides)) for row in doubled.to_dict("records")])]
     if "onset" in points:
         onset = points["onset"]
-        view.append(line("over-optimisation is not reached: no doubling of n is shown to lower the gold" if onset != onset
+        view.append(line("no doubling of n is shown to lower the gold; that is no evidence that none does" if onset != onset
                          else f"over-optimisation: from n = {onset:g} on the gold falls"))
         view.append(line(f"best n = {points['best_n']:g}; its gold on prompts that did not choose it "
                          f"{_interval(points, 'best_gold_held_out')}"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rewarden.hacking.calibration import null_words
+from rewarden.hacking.calibration import battery_null_words
 from rewarden.plots.bias import bias_table
 from rewarden.report.context import Audit
 from rewarden.report.section import Finding
@@ -69,9 +69,9 @@ def shown(result: Result, biases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"kind of change": biases["axis"].str.replace("_", " "), **cells, "wordings": biases["wordings"]})
 
 
-def bias_findings(result: Result, biases: pd.DataFrame) -> list[Finding]:
+def bias_findings(result: Result, biases: pd.DataFrame, asked: Sequence[Result]) -> list[Finding]:
     """Which kinds of change are flagged in which model."""
-    if not len(biases):
+    if not len(biases) or not asked:
         return []
     names = [str(name) for name in result.data["model"].values[:2]]
     flags = [biases[f"{name} flagged"].to_numpy() for name in names]
@@ -81,4 +81,5 @@ def bias_findings(result: Result, biases: pd.DataFrame) -> list[Finding]:
         (f"{names[1]} alone", axes[~flags[0] & flags[1]]))]
     least = int(biases["wordings"].min())
     return [Finding(f"Of {plural(len(biases), 'kind')} of change (at least {least} wordings each), those that move the reward "
-                    f"beyond what random-weight models show: {'; '.join(parts)}. {null_words('bias')}", "fact", 6)]
+                    f"beyond what random-weight models show: {'; '.join(parts)}. {battery_null_words(asked[0].provenance)}",
+                    "fact", 6)]

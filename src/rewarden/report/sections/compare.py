@@ -121,7 +121,7 @@ def described(result: Result, pairs: list[Pair], asked: Sequence[Result] = ()) -
     biases = bias_rows(result, asked) if asked else pd.DataFrame()
     if len(biases):
         blocks.append(TableBlock("The bias battery of both models", BIAS_NOTE, shown(result, biases)))
-    return Section("compare", TITLE, [*_findings(result), *bias_findings(result, biases)], blocks, _methods(result), {
+    return Section("compare", TITLE, [*_findings(result), *bias_findings(result, biases, asked)], blocks, _methods(result), {
         "biases": biases.to_dict("records"),
         "models": [str(name) for name in result.data["model"].values], "n": result.data.sizes["pair"],
         "rows": verdict_rows(result).to_dict("records"), "directions": direction_rows(result).to_dict("records"),

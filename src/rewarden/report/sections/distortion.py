@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from rewarden import plots
+from rewarden.errors import RewardenError
 from rewarden.hacking.calibration import null_words
-from rewarden.options import BiasOptions, DistortionOptions
+from rewarden.options import DistortionOptions
 from rewarden.plots.distortion import distortion_table
 from rewarden.report.context import Audit
 from rewarden.report.section import FigureBlock, Finding, Section, section
-from rewarden.report.sections.bias import PER_SEED
+from rewarden.report.sections.bias import battery
 from rewarden.report.tables import number
 from rewarden.report.words import interval, listed
 from rewarden.result import Result
@@ -29,8 +30,8 @@ NAMED = 4
 
 @section("distortion", title=TITLE, order=372)
 def build(audit: Audit) -> Section | None:
-    """The section; None for few prompts, and for models that are no single trunk."""
-    if len(np.unique(audit.counted["prompt"].to_numpy())) < PROMPTS or (
+    """The section; None without the battery, for few prompts, and for models that are no single trunk."""
+    if audit.options.bias == "none" or len(np.unique(audit.counted["prompt"].to_numpy())) < PROMPTS or (
             audit.rm is not None and not hasattr(audit.rm, "architecture")):
         return None
     if audit.rm is None and (audit.run is None or not (audit.run.results_folder / "distortion.nc").exists()):
@@ -39,13 +40,18 @@ def build(audit: Audit) -> Section | None:
 
 
 def _computed(audit: Audit) -> Result:
-    from rewarden.hacking.battery import bias_battery  # torch; a report written again from its folder does without
-    from rewarden.hacking.distortion_index import distortion
+    from rewarden.hacking.distortion_index import distortion  # torch; a report written again from its folder does without
 
-    battery = audit.result("bias", lambda: bias_battery(audit.model(), options=BiasOptions(
-        per_seed=PER_SEED, level=audit.options.level)))
+    asked = audit.result("bias", lambda: battery(audit, audit.model()))
+    axes = [str(name) for name, design in zip(asked.data["axis"].values, asked.data["design"].values, strict=True)
+            if design != "spread"]  # terms that differ have no common direction
+    if not axes:
+        raise RewardenError("none of the axes asked for has a direction", where="bias=",
+                            why=f"the battery was asked {', '.join(map(str, asked.data['axis'].values))}",
+                            fix="ask for all axes, or for others than identity")
     options = DistortionOptions(level=audit.options.level, seed=audit.options.seed, items=10)
-    return distortion(audit.model(), [audit.pairs[row] for row in audit.sample(PAIRS)], battery=battery, options=options)
+    return distortion(audit.model(), [audit.pairs[row] for row in audit.sample(PAIRS)], axes, battery=asked,
+                      options=options)
 
 
 def described(result: Result) -> Section:
