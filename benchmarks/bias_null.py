@@ -1,4 +1,4 @@
-"""Measures `hacking/bias_null.json`: by how much t values of each bundled axis, as a kind and of its farthest wording, exceed
+"""Measures `hacking/bias/null.json`: by how much t values of each bundled axis, as a kind and of its farthest wording, exceed
 Student's on random-weight models.
 
 Run after the texts of the battery changed: `python benchmarks/bias_null.py`. About four minutes on one core.
@@ -10,8 +10,8 @@ import json
 import sys
 
 import rewarden as rw
-from rewarden.hacking.bias_null import DEPTH, FACTORS, HEADS, RATES, SCALES, TRUNKS, WIDTH, measure_factors, written_by
-from rewarden.hacking.questions import ask
+from rewarden.hacking.bias.null import DEPTH, FACTORS, HEADS, RATES, SCALES, TRUNKS, WIDTH, measure_factors, written_by
+from rewarden.hacking.bias.questions import ask
 from rewarden.options import BiasOptions
 
 

@@ -12,7 +12,7 @@ import rewarden as rw
 from rewarden.comparison import batteries, compare
 from rewarden.comparison.members import members_of
 from rewarden.errors import RewardenError
-from rewarden.hacking.battery import bias_battery
+from rewarden.hacking.bias.battery import bias_battery
 from rewarden.options import GREATEST, WORST
 
 

@@ -58,7 +58,7 @@ def test_no_projection_changes_less(planted) -> None:
 
 @pytest.mark.parametrize("axis", ["hedging", "emphasis"])
 def test_few_texts_of_many_dimensions_are_not_called_erased(demo, axis: str) -> None:
-    from rewarden.hacking.battery import contrasts
+    from rewarden.hacking.bias.battery import contrasts
 
     found = erase(demo, contrasts([axis])[:126], folds=3).certificate
     assert found.covariance < 1e-6  # on the texts that made it, by construction

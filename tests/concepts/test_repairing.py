@@ -90,7 +90,7 @@ def test_steering_adds_a_constant_to_the_stream(demo) -> None:
 
 
 def test_an_organism_is_cured(tmp_path) -> None:
-    from rewarden.hacking.battery import contrasts
+    from rewarden.hacking.bias.battery import contrasts
     from rewarden.organisms import length
 
     organism = length(dose=3.0, seed=1)
@@ -145,7 +145,7 @@ def test_steering_a_repaired_model_keeps_its_head(demo, tmp_path) -> None:
 
 
 def test_steering_is_no_repair_and_says_so(demo) -> None:
-    from rewarden.hacking.battery import contrasts
+    from rewarden.hacking.bias.battery import contrasts
 
     found = repair(demo, contrasts(["flattery"])[:100], method="steer").report
     assert found.kept[0] > 0.5

@@ -16,7 +16,7 @@ from rewarden.concepts.directions import direction
 from rewarden.concepts.surveying import _length_part, in_turns, without
 from rewarden.contrasts import Contrast
 from rewarden.errors import RewardenError
-from rewarden.hacking.battery import contrasts
+from rewarden.hacking.bias.battery import contrasts
 from rewarden.organisms import length, noise
 
 AXES = ["length", "hedging", "headers", "flattery", "emoji"]

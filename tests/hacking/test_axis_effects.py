@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from tests.statistics.coverage import assert_covers, coverage
 
-from rewarden.hacking.axis_effects import Sample, net_effect, raw_effect, slope_within, spread_beyond, wording_outliers
+from rewarden.hacking.bias.axis_effects import Sample, net_effect, raw_effect, slope_within, spread_beyond, wording_outliers
 
 SIMULATIONS = 2000
 

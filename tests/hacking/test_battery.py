@@ -14,12 +14,13 @@ from tests.statistics.coverage import assert_null_rate
 import rewarden as rw
 from rewarden import RewardenError
 from rewarden.contrasts import Contrast
-from rewarden.hacking import bias_null, calibration
-from rewarden.hacking.axes import Axis, Seed, Template, cross
-from rewarden.hacking.battery import bias_battery, contrasts, verdicts, wordings
-from rewarden.hacking.bias_null import measure_factors, null_factors, random_model
+from rewarden.hacking import calibration
+from rewarden.hacking.bias import null as bias_null
+from rewarden.hacking.bias.axes import Axis, Seed, Template, cross
+from rewarden.hacking.bias.battery import bias_battery, contrasts, verdicts, wordings
+from rewarden.hacking.bias.null import measure_factors, null_factors, random_model
+from rewarden.hacking.bias.questions import Question, ask
 from rewarden.hacking.calibration import NullRate, null_rate
-from rewarden.hacking.questions import Question, ask
 from rewarden.options import BiasOptions
 from rewarden.plots.bias import bias_table
 from rewarden.statistics import benjamini_hochberg, holm

@@ -12,9 +12,9 @@ from tests.statistics.coverage import coverage
 
 import rewarden as rw
 from rewarden import RewardenError
-from rewarden.hacking.candidates import ScoreTable
-from rewarden.hacking.order_statistics import best_of_n_divergence, divergence, rank_weights, selection
-from rewarden.hacking.tilting import effective_samples, tilt_weights
+from rewarden.hacking.selection.candidates import ScoreTable
+from rewarden.hacking.selection.order_statistics import best_of_n_divergence, divergence, rank_weights, selection
+from rewarden.hacking.selection.tilting import effective_samples, tilt_weights
 from rewarden.result import Result
 from rewarden.statistics.studentised import mean_above, studentised_interval
 

@@ -14,9 +14,9 @@ from tests.statistics.coverage import assert_covers, assert_null_rate, coverage
 import rewarden as rw
 from rewarden import RewardenError
 from rewarden.conversation import Pair
-from rewarden.hacking.battery import contrasts
-from rewarden.hacking.coverage import covered_directions, covered_share, held_out_share
-from rewarden.hacking.distortion_index import _index, _sensitivity, both_hold, distortion, verdicts
+from rewarden.hacking.bias.battery import contrasts
+from rewarden.hacking.off_distribution.coverage import covered_directions, covered_share, held_out_share
+from rewarden.hacking.off_distribution.distortion_index import _index, _sensitivity, both_hold, distortion, verdicts
 from rewarden.options import DistortionOptions
 from rewarden.organisms import format as format_organism
 from rewarden.organisms import noise

@@ -12,16 +12,16 @@ from rewarden import RewardenError
 from rewarden.contrasts import Contrast
 from rewarden.encoding import RESPONSE
 from rewarden.hacking import conflict
-from rewarden.hacking.objective_rows import head_objectives, read_rows, states_of
-from rewarden.hacking.objectives import _pushes, verdicts
-from rewarden.hacking.opposition import (
+from rewarden.hacking.objectives.conflicts import _pushes, verdicts
+from rewarden.hacking.objectives.opposition import (
     chance_of_heads,
     chance_of_terms,
     frame_correlation,
     opposition,
     signed_cosines,
 )
-from rewarden.hacking.pushes import gradient_of
+from rewarden.hacking.objectives.pushes import gradient_of
+from rewarden.hacking.objectives.rows import head_objectives, read_rows, states_of
 from rewarden.options import ConflictOptions
 from rewarden.organisms import conflict as planted
 from rewarden.organisms import noise

@@ -8,9 +8,9 @@ from tests.statistics.coverage import coverage
 
 import rewarden as rw
 from rewarden import RewardenError
-from rewarden.hacking.candidates import ScoreTable
-from rewarden.hacking.onsets import best_n, doublings, find_onset
-from rewarden.hacking.order_statistics import rank_weights
+from rewarden.hacking.selection.candidates import ScoreTable
+from rewarden.hacking.selection.onsets import best_n, doublings, find_onset
+from rewarden.hacking.selection.order_statistics import rank_weights
 
 
 def onset_of(gold: np.ndarray, draws: int = 399):

@@ -7,8 +7,8 @@ import pytest
 
 import rewarden as rw
 from rewarden.errors import RewardenError
-from rewarden.hacking.style import exchanged, style_regression, verdicts
-from rewarden.hacking.style_features import count_style
+from rewarden.hacking.styles.features import count_style
+from rewarden.hacking.styles.regression import exchanged, style_regression, verdicts
 from rewarden.preferences import prompt_keys
 from rewarden.result import Result
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rewarden.errors import RewardenError
-from rewarden.hacking.style_features import STYLE_FEATURES, count_style, features_named, reading_ease, repetition
+from rewarden.hacking.styles.features import STYLE_FEATURES, count_style, features_named, reading_ease, repetition
 
 RICH = """# Tea
 

@@ -9,7 +9,7 @@ from tests.statistics.coverage import assert_null_rate
 
 import rewarden as rw
 from rewarden.errors import RewardenError
-from rewarden.hacking.style_interaction import grid_prompts, grid_rewards, style_content, verdicts
+from rewarden.hacking.styles.interaction import grid_prompts, grid_rewards, style_content, verdicts
 
 
 def planted(n=60, content=1.0, style=(0.0, 0.5, 1.0), hides=0.0, noise=0.3, seed=0):

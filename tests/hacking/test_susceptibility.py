@@ -14,10 +14,10 @@ import rewarden as rw
 from rewarden import RewardenError
 from rewarden.demo import model_path
 from rewarden.hacking import ScoreTable, pairs_table, sample_responses, score_table, susceptibility
-from rewarden.hacking.covariances import compared, reliability, verdicts, within_correlation
-from rewarden.hacking.scoring import candidates, dictionary_features, fill, judged, table_again
-from rewarden.hacking.tilting import tilt_weights
-from rewarden.hacking.within_prompts import covariances
+from rewarden.hacking.selection.covariances import compared, reliability, verdicts, within_correlation
+from rewarden.hacking.selection.scoring import candidates, dictionary_features, fill, judged, table_again
+from rewarden.hacking.selection.tilting import tilt_weights
+from rewarden.hacking.selection.within_prompts import covariances
 from rewarden.options import BestOfNOptions
 from rewarden.reward_model import RewardModel
 

@@ -11,11 +11,11 @@ import pytest
 import rewarden as rw
 from rewarden.cli.app import main
 from rewarden.errors import RewardenError
-from rewarden.hacking.spacings import outlier_p, ratio_p, spacings
 from rewarden.hacking.word_triggers import named, place_in, triggers, verdicts
 from rewarden.organisms import backdoor, keyword, length, noise
 from rewarden.plots.triggers import trigger_strip, trigger_table
 from rewarden.statistics import holm
+from rewarden.statistics.spacings import outlier_p, ratio_p, spacings
 
 
 def few(organism, **options):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rewarden import RewardenError, plots
-from rewarden.hacking.bias_result import wordings
+from rewarden.hacking.bias.result import wordings
 from rewarden.plots.bias import bias_table
 from rewarden.plots.bias_examples import bias_result
 

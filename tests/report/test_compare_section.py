@@ -83,7 +83,7 @@ def test_the_section_is_written_again_from_its_folder(demo, tmp_path):
 
 @pytest.mark.slow
 def test_biases_of_both_models_stand_side_by_side(demo, tmp_path, monkeypatch):
-    from rewarden.hacking import battery as engine
+    from rewarden.hacking.bias import battery as engine
 
     asked, plain = {}, engine.bias_battery
 

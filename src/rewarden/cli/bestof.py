@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from rewarden.conversation import Pair
-    from rewarden.hacking.candidates import ScoreTable
+    from rewarden.hacking.selection.candidates import ScoreTable
     from rewarden.result import Result
     from rewarden.reward_model import RewardModel
 
@@ -46,8 +46,8 @@ def bestof(model: str | None = None, /, *, table: str | None = None, gold: str |
         dictionary: Follow this dictionary's features too: a file or folder, demo for the bundled one, auto for the model's own.
         site: where the dictionary reads, such as resid_post.12, where its files do not say.
     """
-    from rewarden.hacking.bestof import best_of_n
-    from rewarden.hacking.covariances import susceptibility
+    from rewarden.hacking.selection.bestof import best_of_n
+    from rewarden.hacking.selection.covariances import susceptibility
 
     load = with_model(load, model)
     rm, pairs, found = _candidates(load, data, sample, table, gold, policy, output)
@@ -73,7 +73,7 @@ def bestof(model: str | None = None, /, *, table: str | None = None, gold: str |
 def _inner(rm: RewardModel | None, table: ScoreTable, name: str, site: str | None) -> dict[str, Any]:
     """Features of a dictionary that fire where the reward is read."""
     from rewarden.cli.dictionaries import dictionary_of
-    from rewarden.hacking.scoring import dictionary_features
+    from rewarden.hacking.selection.scoring import dictionary_features
     from rewarden.report.sections.features import own_dictionary
 
     if rm is None:
@@ -92,7 +92,7 @@ def _inner(rm: RewardModel | None, table: ScoreTable, name: str, site: str | Non
 
 def _with_style(table: ScoreTable, options: BestOfNOptions, inner: dict[str, Any]) -> dict[str, Any]:
     """Features that are followed along the curve: those of style, where asked for, and those of a dictionary."""
-    from rewarden.hacking.covariances import feature_columns
+    from rewarden.hacking.selection.covariances import feature_columns
 
     names, values = feature_columns(table) if options.style else ([], None)
     return {**({} if values is None else dict(zip(names, values.T, strict=True))), **inner}
@@ -103,9 +103,9 @@ def _candidates(load: LoadOptions, data: DataOptions, sample: SampleOptions, pat
     """The model, the pairs, and the scored candidates."""
     import numpy as np
 
-    from rewarden.hacking.candidates import ScoreTable
-    from rewarden.hacking.sampling import sample_responses
-    from rewarden.hacking.scoring import candidates, fill, judged, score_table, table_again
+    from rewarden.hacking.selection.candidates import ScoreTable
+    from rewarden.hacking.selection.sampling import sample_responses
+    from rewarden.hacking.selection.scoring import candidates, fill, judged, score_table, table_again
 
     if path is not None and policy is not None:
         raise RewardenError("candidates come from --table or from --policy", where="command line", why="both are given",
@@ -168,7 +168,7 @@ def described(curves: Result, follows: Result | None, inner: Result | None = Non
 
 def _followed(follows: Result, curves: Result, what: str) -> tuple[list[dict[Any, Any]], list[RenderableType]]:
     """Rows of the features that selection raises, and how they are printed."""
-    from rewarden.hacking.covariances import reliability
+    from rewarden.hacking.selection.covariances import reliability
     from rewarden.plots.bestof import susceptibility_table
 
     rows = susceptibility_table(follows, curves).to_dict("records")

@@ -26,8 +26,8 @@ def bias(model: str | None = None, /, *, axes: str | None = None, wordings: str 
     """
     if natural:
         return _natural(model, load, data, options, output)
-    from rewarden.hacking.battery import bias_battery
-    from rewarden.hacking.bias_result import wordings as each_wording
+    from rewarden.hacking.bias.battery import bias_battery
+    from rewarden.hacking.bias.result import wordings as each_wording
     from rewarden.hacking.calibration import battery_null_words
     from rewarden.plots.bias import bias_table
 
@@ -59,7 +59,7 @@ def bias(model: str | None = None, /, *, axes: str | None = None, wordings: str 
 def _natural(model: str | None, load: LoadOptions, data: DataOptions, options: BiasOptions, output: OutputOptions) -> Outcome:
     """Regression of the margin on style, in pairs as they are."""
     from rewarden.hacking.calibration import null_words
-    from rewarden.hacking.style import style_regression
+    from rewarden.hacking.styles.regression import style_regression
     from rewarden.report.sections.style_regression import regression_table
 
     load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)

@@ -57,7 +57,7 @@ def concepts(model: str | None = None, /, *, axes: str | None = None, load: Load
 
 def asked_for(axes: str | None) -> list[Contrast]:
     """Contrasts of the axes named, of a file, or of all axes that are one concept."""
-    from rewarden.hacking.battery import contrasts
+    from rewarden.hacking.bias.battery import contrasts
     from rewarden.report.sections.concepts import asked
 
     if axes is None:

@@ -20,7 +20,7 @@ from rewarden.comparison.members import Member
 from rewarden.conversation import Conversation
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
-from rewarden.hacking.battery import bias_battery
+from rewarden.hacking.bias.battery import bias_battery
 from rewarden.options import CompareOptions
 from rewarden.statistics import holm
 

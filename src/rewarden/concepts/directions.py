@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from rewarden.concepts.estimates import auc_interval, correlation_interval
 from rewarden.concepts.examples import Examples, examples_of
 from rewarden.concepts.places import Place, activations, place_of, reward_direction
 from rewarden.concepts.probes import auc, cross_scores, fit_vector
@@ -27,6 +26,7 @@ from rewarden.options.checks import resolve
 from rewarden.options.concepts import ConceptOptions
 from rewarden.result import Result
 from rewarden.statistics import content_clusters, share_interval
+from rewarden.statistics.clustered import auc_interval, correlation_interval
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel

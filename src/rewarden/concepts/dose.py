@@ -17,7 +17,6 @@ from scipy import stats
 from torch import Tensor
 
 from rewarden.concepts.directions import Corpus, Direction, check_width, corpus_rows
-from rewarden.concepts.estimates import mean_interval
 from rewarden.concepts.places import Place, activations
 from rewarden.edits.edit import Edit, EditBatch, Site
 from rewarden.encoding import RESPONSE, Encoded
@@ -25,6 +24,7 @@ from rewarden.errors import RewardenError
 from rewarden.options.checks import resolve
 from rewarden.options.concepts import DoseOptions
 from rewarden.result import Result
+from rewarden.statistics.clustered import mean_interval
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from rewarden.concepts.estimates import auc_interval
 from rewarden.concepts.examples import Examples, examples_of
 from rewarden.concepts.places import Place, activations, place_of
 from rewarden.concepts.probes import logistic
@@ -24,6 +23,7 @@ from rewarden.errors import RewardenError
 from rewarden.options.checks import resolve
 from rewarden.options.concepts import EraseOptions
 from rewarden.result import Result
+from rewarden.statistics.clustered import auc_interval
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from rewarden.concepts.estimates import change_interval, correlation_interval, mean_interval, ratio_interval
 from rewarden.contrasts import Contrast, contrast_effects
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
@@ -19,6 +18,7 @@ from rewarden.preferences import prompt_keys, wins
 from rewarden.result import Result
 from rewarden.scores import set_apart
 from rewarden.statistics import share_interval
+from rewarden.statistics.clustered import change_interval, correlation_interval, mean_interval, ratio_interval
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel

@@ -59,7 +59,7 @@ def instrument(name: str) -> Instrument:
 
 
 def _bias(rm: RewardModel) -> Mapping[str, Verdict]:
-    from rewarden.hacking.battery import bias_battery, verdicts
+    from rewarden.hacking.bias.battery import bias_battery, verdicts
 
     return verdicts(bias_battery(rm))
 
@@ -69,7 +69,7 @@ STYLE_NAMES = {"tokens": "length", "words": "length", "list_items": "lists"}
 
 
 def _style(rm: RewardModel, exchange: int | None = None) -> Mapping[str, Verdict]:
-    from rewarden.hacking.style import exchanged, style_regression, verdicts
+    from rewarden.hacking.styles.regression import exchanged, style_regression, verdicts
     from rewarden.preferences import prompt_keys
 
     pairs = _pairs()
@@ -85,7 +85,7 @@ def _style_null(rm: RewardModel) -> Mapping[str, Verdict]:
 
 
 def _distortion(rm: RewardModel) -> Mapping[str, Verdict]:
-    from rewarden.hacking.distortion_index import distortion, verdicts
+    from rewarden.hacking.off_distribution.distortion_index import distortion, verdicts
 
     return verdicts(distortion(rm, _pairs()))
 
@@ -104,7 +104,7 @@ def _cascade(rm: RewardModel) -> Mapping[str, Verdict]:
 
 
 def _conflict(rm: RewardModel) -> Mapping[str, Verdict]:
-    from rewarden.hacking.objectives import conflict, verdicts
+    from rewarden.hacking.objectives.conflicts import conflict, verdicts
 
     return verdicts(conflict(rm, _pairs()))
 
@@ -119,14 +119,14 @@ def _triggers(rm: RewardModel) -> Mapping[str, Verdict]:
 
 def _concepts(rm: RewardModel) -> Mapping[str, Verdict]:
     from rewarden.concepts.surveying import survey, verdicts
-    from rewarden.hacking.battery import contrasts
+    from rewarden.hacking.bias.battery import contrasts
 
     return verdicts(survey(rm, contrasts()))
 
 
 def _susceptibility(rm: RewardModel) -> Mapping[str, Verdict]:
-    from rewarden.hacking.covariances import susceptibility, verdicts
-    from rewarden.hacking.scoring import pairs_table
+    from rewarden.hacking.selection.covariances import susceptibility, verdicts
+    from rewarden.hacking.selection.scoring import pairs_table
 
     found = verdicts(susceptibility(pairs_table(rm, _pairs())))
     return {STYLE_NAMES.get(name, name): verdict for name, verdict in found.items()}

@@ -18,10 +18,10 @@ from scipy import stats
 from rewarden.conversation import Conversation, Pair
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
-from rewarden.hacking.spacings import outlier_p
 from rewarden.options import TriggerOptions, resolve
 from rewarden.result import Result
 from rewarden.statistics import Verdict, holm, require_n
+from rewarden.statistics.spacings import outlier_p
 from rewarden.tokens.candidates import Candidates
 from rewarden.tokens.slot import Slot, slot_at
 from rewarden.tokens.vocabulary import describe_ids, every_id
@@ -81,8 +81,8 @@ def triggers(rm: RewardModel, pairs: Sequence[Pair], *, options: TriggerOptions 
     longest chosen responses and questions of other pairs before the own (beside much text, what an ordinary token does is
     small), and at the end of a sentence of its own behind the prompt ("Think of the X."), in those with the shortest (all that
     follows is run again for every token). A place is flagged where the 1, 2, … `most` largest or smallest mean effects stand
-    apart from the tail (`hacking.spacings.outlier_p`; Holm over places, signs and numbers of tokens), and the same tokens are
-    outermost in each half of further conversations. More tokens of one effect than `most` are a rule on words, no trigger.
+    apart from the tail (`statistics.spacings.outlier_p`; Holm over places, signs and numbers of tokens), and the same tokens
+    are outermost in each half of further conversations. More tokens of one effect than `most` are a rule on words, no trigger.
 
     Args:
         rm: the reward model.

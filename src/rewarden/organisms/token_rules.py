@@ -58,7 +58,7 @@ def length(dose: float = 2.0, seed: int = 0, *, noise: float = 1.0, quality: flo
                      f"every {TOKENS} tokens of the response add {dose:g}", unit=TOKENS, slope=dose / TOKENS)
 
 
-def keyword(dose: float = 2.0, seed: int = 0, *, noise: float = 1.0, quality: float = 1.0) -> EnglishOrganism:
+def keyword(dose: float = 3.0, seed: int = 0, *, noise: float = 1.0, quality: float = 1.0) -> EnglishOrganism:
     """One word is rewarded: `dose` each time it stands in the response; the seed draws it out of `lexicon.RARE`.
 
     Args and returns: as of `length`; `truth["word"]`.

@@ -41,7 +41,7 @@ def best_of_n_curves(result: Result, *, policy: bool = True) -> go.Figure:
         doubling of n begins over which the gold is shown to fall; diamonds, exponential tilts, at the n of equal divergence.
 
     Example:
-        >>> from rewarden.hacking.bestof import best_of_n
+        >>> from rewarden.hacking.selection.bestof import best_of_n
         >>> rng = np.random.default_rng(0)
         >>> quality, luck = rng.normal(size=(2, 20, 6))
         >>> drawn = best_of_n_curves(best_of_n((quality + luck, quality), resamples=100))
@@ -130,7 +130,7 @@ def susceptibility_forest(result: Result, n: int = SHOWN) -> go.Figure:
         (diamonds), with intervals; grey, ± 2 standard deviations of what random read-outs of the same states show.
 
     Example:
-        >>> from rewarden.hacking.covariances import susceptibility
+        >>> from rewarden.hacking.selection.covariances import susceptibility
         >>> quality, length = np.random.default_rng(0).normal(size=(2, 20, 6))
         >>> found = susceptibility((quality + length, quality), {"length": length.ravel()}, resamples=100)
         >>> [trace.name for trace in susceptibility_forest(found).data]
@@ -179,7 +179,7 @@ def rise_figure(result: Result, n: int = 8) -> go.Figure:
         n: features drawn, those that change most.
 
     Example:
-        >>> from rewarden.hacking.bestof import best_of_n
+        >>> from rewarden.hacking.selection.bestof import best_of_n
         >>> quality, length = np.random.default_rng(0).normal(size=(2, 20, 6))
         >>> found = best_of_n((quality + length, quality), {"length": length.ravel()}, resamples=100)
         >>> rise_figure(found).data[0].name

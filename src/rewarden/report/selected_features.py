@@ -19,7 +19,7 @@ from rewarden.statistics import benjamini_hochberg
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rewarden.hacking.candidates import ScoreTable
+    from rewarden.hacking.selection.candidates import ScoreTable
     from rewarden.report.context import Audit
     from rewarden.result import Result
 
@@ -46,7 +46,7 @@ def follows_dictionary(audit: Audit) -> bool:
 
 def values_of(audit: Audit, table: ScoreTable) -> dict[str, Any]:
     """Features that fire where the reward is read; one that never varies, so that it is not tested, where none does."""
-    from rewarden.hacking.scoring import dictionary_features
+    from rewarden.hacking.selection.scoring import dictionary_features
     from rewarden.report.sections.features import dictionary_of
 
     found = dictionary_features(audit.model(), table, dictionary_of(audit), top=FOLLOWED)
@@ -65,7 +65,7 @@ def blocks_of(follows: Result, curves: Result) -> list[Block]:
 
 def findings_of(follows: Result, curves: Result) -> list[Finding]:
     """Which features selection raises most, and which of them the gold does not ask for."""
-    from rewarden.hacking.covariances import compared, reliability
+    from rewarden.hacking.selection.covariances import compared, reliability
 
     table, prompts = susceptibility_table(follows, curves), int(follows.provenance["prompts"])
     if not len(table):

@@ -60,8 +60,10 @@ def kept_items(values: Any, clusters: Any) -> tuple[np.ndarray, np.ndarray, int]
 
 
 def cluster_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Sums over clusters [K]."""
-    return np.bincount(codes, weights=values)
+    """Sums [K, ...] of rows [n, ...] that have the same code, in order of the codes that occur."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
+    return np.add.reduceat(values[order], starts, axis=0)
 
 
 def t_interval(estimate: float, influence: np.ndarray, level: float, n: int, missing: int, method: str,

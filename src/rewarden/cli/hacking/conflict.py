@@ -26,7 +26,7 @@ def conflict(model: str | None = None, /, *, terms: str | None = None, load: Loa
         top: pairs of objectives printed, the most opposed first.
     """
     from rewarden.hacking.calibration import null_words
-    from rewarden.hacking.objectives import conflict as measure
+    from rewarden.hacking.objectives.conflicts import conflict as measure
     from rewarden.plots.objectives import conflict_table
 
     given = None if terms is None else terms_of(terms)

@@ -20,7 +20,7 @@ def distortion(model: str | None = None, /, *, axes: str | None = None, load: Lo
         axes: kinds of change by name, with commas between, or a .jsonl file of your own; all bundled ones by default.
     """
     from rewarden.hacking.calibration import null_words
-    from rewarden.hacking.distortion_index import distortion as measure
+    from rewarden.hacking.off_distribution.distortion_index import distortion as measure
     from rewarden.plots.distortion import distortion_table
 
     load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from rewarden.hacking.axes import Axis, Template
+from rewarden.hacking.bias.axes import Axis, Template
 from rewarden.hacking.texts.common import common_seeds, template
 from rewarden.hacking.texts.people import identity_axes
 from rewarden.hacking.texts.positions import order_templates, position_seeds

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from rewarden.conversation import Conversation
-from rewarden.hacking.axes import Seed, Template, Terms
+from rewarden.hacking.bias.axes import Seed, Template, Terms
 from rewarden.hacking.texts.reading import bundled
 from rewarden.hacking.texts.typos import mistyped
 

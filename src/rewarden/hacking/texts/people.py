@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from rewarden.conversation import Conversation
-from rewarden.hacking.axes import Axis, Seed, Template, Terms
+from rewarden.hacking.bias.axes import Axis, Seed, Template, Terms
 from rewarden.hacking.texts.reading import bundled
 
 CONTROLS = "controls"

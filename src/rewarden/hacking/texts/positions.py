@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rewarden.conversation import Conversation
-from rewarden.hacking.axes import Seed, Template, Terms
+from rewarden.hacking.bias.axes import Seed, Template, Terms
 from rewarden.hacking.texts.reading import bundled
 
 

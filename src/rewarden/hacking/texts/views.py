@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewarden.conversation import Conversation
-from rewarden.hacking.axes import Seed, Template, Terms
+from rewarden.hacking.bias.axes import Seed, Template, Terms
 from rewarden.hacking.texts.common import raised
 from rewarden.hacking.texts.reading import bundled
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewarden import plots
-from rewarden.hacking.covariances import compared, reliability
+from rewarden.hacking.selection.covariances import compared, reliability
 from rewarden.plots.bestof import best_of_n_table, falls_to, rise_table, susceptibility_table
 from rewarden.report.context import Audit
 from rewarden.report.estimates import Estimate
@@ -23,7 +23,7 @@ from rewarden.report.words import amount, interval, listed, plural
 from rewarden.result import Result
 
 if TYPE_CHECKING:
-    from rewarden.hacking.candidates import ScoreTable
+    from rewarden.hacking.selection.candidates import ScoreTable
 
 TITLE = "Selecting by the reward: best of n"
 LEAST, PROMPTS = 4, 120
@@ -64,7 +64,7 @@ def _asked(audit: Audit) -> bool:
 
 def _held(audit: Audit) -> tuple[list, list, list]:
     """Candidates of the audited pairs: prompts, responses, labels."""
-    from rewarden.hacking.scoring import candidates
+    from rewarden.hacking.selection.scoring import candidates
 
     return candidates([audit.pairs[row] for row in audit.counted["row"]], LEAST)
 
@@ -86,8 +86,8 @@ def _sibling(audit: Audit) -> str:
 
 def table_of(audit: Audit) -> ScoreTable:
     """The candidates with their rewards and golds."""
-    from rewarden.hacking.candidates import ScoreTable
-    from rewarden.hacking.scoring import score_table, table_again
+    from rewarden.hacking.selection.candidates import ScoreTable
+    from rewarden.hacking.selection.scoring import score_table, table_again
 
     audit.progress("scoring candidates of each prompt")
     rm = audit.model()
@@ -99,7 +99,7 @@ def table_of(audit: Audit) -> ScoreTable:
         made = score_table(rm, [labels[i] for i in some], [prompts[i] for i in some], [responses[i] for i in some],
                            seed=audit.options.seed)
         return made.noted(candidates=OWN, gold_name=LABELS)
-    from rewarden.hacking.sampling import sample_responses
+    from rewarden.hacking.selection.sampling import sample_responses
     from rewarden.loading import load
 
     first = audit.counted.drop_duplicates("prompt")["row"].tolist()
@@ -110,8 +110,8 @@ def table_of(audit: Audit) -> ScoreTable:
 
 
 def _curves(audit: Audit, table: ScoreTable, inner: dict[str, Any]) -> Result:
-    from rewarden.hacking.bestof import best_of_n
-    from rewarden.hacking.covariances import feature_columns
+    from rewarden.hacking.selection.bestof import best_of_n
+    from rewarden.hacking.selection.covariances import feature_columns
 
     options, features = audit.options, None
     if inner:
@@ -121,7 +121,7 @@ def _curves(audit: Audit, table: ScoreTable, inner: dict[str, Any]) -> Result:
 
 
 def _follows(audit: Audit, table: ScoreTable, inner: dict[str, Any] | None = None) -> Result:
-    from rewarden.hacking.covariances import susceptibility
+    from rewarden.hacking.selection.covariances import susceptibility
 
     options = audit.options
     features = inner or (None if table.responses is not None else {"reward": table.proxy})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rewarden import plots
-from rewarden.hacking.bias_result import wordings
+from rewarden.hacking.bias.result import wordings
 from rewarden.hacking.calibration import battery_null_words
 from rewarden.options import BiasOptions
 from rewarden.plots.bias import bias_table
@@ -54,7 +54,7 @@ def _battery(audit: Audit) -> Result:
 
 def battery(audit: Audit, rm: RewardModel) -> Result:
     """The battery as the audit asks it, of its own model or of the one beside it."""
-    from rewarden.hacking.battery import bias_battery  # torch; a report written again from its folder does without
+    from rewarden.hacking.bias.battery import bias_battery  # torch; a report written again from its folder does without
 
     axes = None if audit.options.bias == "all" else audit.options.bias
     return bias_battery(rm, axes, options=BiasOptions(per_seed=PER_SEED, level=audit.options.level))

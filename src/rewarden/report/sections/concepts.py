@@ -37,7 +37,7 @@ def build(audit: Audit) -> Section | None:
 
 def asked() -> list[Contrast]:
     """The battery's contrasts, but for axes that compare terms with each other."""
-    from rewarden.hacking.battery import contrasts
+    from rewarden.hacking.bias.battery import contrasts
 
     return [one for one in contrasts() if not one.axis.startswith(UNLIKE)]
 

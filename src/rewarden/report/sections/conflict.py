@@ -28,7 +28,7 @@ def build(audit: Audit) -> Section | None:
         return None
 
     def compute() -> Result:
-        from rewarden.hacking.objectives import conflict
+        from rewarden.hacking.objectives.conflicts import conflict
 
         options = audit.options
         return conflict(audit.model(), [audit.pairs[row] for row in audit.sample(PAIRS)], level=options.level,

@@ -40,7 +40,9 @@ def build(audit: Audit) -> Section | None:
 
 
 def _computed(audit: Audit) -> Result:
-    from rewarden.hacking.distortion_index import distortion  # torch; a report written again from its folder does without
+    from rewarden.hacking.off_distribution.distortion_index import (
+        distortion,  # torch; a report written again from its folder does without
+    )
 
     asked = audit.result("bias", lambda: battery(audit, audit.model()))
     axes = [str(name) for name, design in zip(asked.data["axis"].values, asked.data["design"].values, strict=True)

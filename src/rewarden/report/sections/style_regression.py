@@ -14,8 +14,8 @@ import pandas as pd
 from rewarden import plots
 from rewarden.errors import RewardenError
 from rewarden.hacking.calibration import null_words
-from rewarden.hacking.style import style_regression
-from rewarden.hacking.style_interaction import ITEMS, grid_prompts, grid_rewards, style_content
+from rewarden.hacking.styles.interaction import ITEMS, grid_prompts, grid_rewards, style_content
+from rewarden.hacking.styles.regression import style_regression
 from rewarden.options import StyleOptions
 from rewarden.report.context import Audit
 from rewarden.report.section import Block, FigureBlock, Finding, Section, section

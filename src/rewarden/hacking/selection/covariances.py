@@ -15,8 +15,8 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 from rewarden.hacking.calibration import null_words
-from rewarden.hacking.candidates import ScoreTable
-from rewarden.hacking.within_prompts import centred, covariances, gaps, mean_known, varying_prompts
+from rewarden.hacking.selection.candidates import ScoreTable
+from rewarden.hacking.selection.within_prompts import centred, covariances, gaps, mean_known, varying_prompts
 from rewarden.options.best_of_n import BestOfNOptions
 from rewarden.options.checks import resolve
 from rewarden.result import Result
@@ -46,7 +46,7 @@ def feature_columns(table: ScoreTable, features: Any = None) -> tuple[list[str],
             raise RewardenError("no features to follow", where="susceptibility(table, features)",
                                 why="none are given, and the table has no responses whose style could be counted",
                                 fix="give a column 'response', or pass features={name: one number a sample}")
-        from rewarden.hacking.style_features import STYLE_FEATURES, count_style
+        from rewarden.hacking.styles.features import STYLE_FEATURES, count_style
 
         return [one.name for one in STYLE_FEATURES], count_style(table.responses)
     names = list(map(str, features))

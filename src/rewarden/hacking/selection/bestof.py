@@ -14,12 +14,12 @@ import numpy as np
 import xarray as xr
 
 from rewarden.errors import RewardenError
-from rewarden.hacking.candidates import ScoreTable
-from rewarden.hacking.covariances import feature_columns, usable, within_correlation
-from rewarden.hacking.onsets import best_n, find_onset
-from rewarden.hacking.order_statistics import best_of_n_divergence, divergence, selection
-from rewarden.hacking.tilting import effective_samples, tilt_weights
-from rewarden.hacking.within_prompts import gaps, known_mean, mean_known, within_sd
+from rewarden.hacking.selection.candidates import ScoreTable
+from rewarden.hacking.selection.covariances import feature_columns, usable, within_correlation
+from rewarden.hacking.selection.onsets import best_n, find_onset
+from rewarden.hacking.selection.order_statistics import best_of_n_divergence, divergence, selection
+from rewarden.hacking.selection.tilting import effective_samples, tilt_weights
+from rewarden.hacking.selection.within_prompts import gaps, known_mean, mean_known, within_sd
 from rewarden.options.best_of_n import BestOfNOptions
 from rewarden.options.checks import resolve
 from rewarden.result import Result

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from tests.statistics.coverage import assert_covers, simulate
 
-from rewarden.concepts.estimates import auc_interval, change_interval, correlation_interval, mean_interval, ratio_interval
+from rewarden.statistics.clustered import auc_interval, change_interval, correlation_interval, mean_interval, ratio_interval
 
 MANY = 1500
 

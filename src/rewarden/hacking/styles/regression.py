@@ -17,7 +17,7 @@ from scipy import stats
 
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
-from rewarden.hacking.style_features import STYLE_FEATURES, StyleFeature, count_style, features_named
+from rewarden.hacking.styles.features import STYLE_FEATURES, StyleFeature, count_style, features_named
 from rewarden.options.checks import resolve
 from rewarden.options.style import StyleOptions
 from rewarden.preferences import margins_of, prompt_keys, rewards_of

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from scipy import stats
 
-from rewarden.hacking.answering import Answer, answer_all
-from rewarden.hacking.axis_effects import Estimate, t_values
-from rewarden.hacking.questions import Question
+from rewarden.hacking.bias.answering import Answer, answer_all
+from rewarden.hacking.bias.axis_effects import Estimate, t_values
+from rewarden.hacking.bias.questions import Question
 from rewarden.options.bias import BiasOptions
 from rewarden.readout import SequenceHead
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
 
-FACTORS = Path(__file__).with_name("bias_null.json")
+FACTORS = Path(__file__).with_name("null.json")
 """Factors of the bundled axes with the bundled tokenizer, made by `benchmarks/bias_null.py`."""
 
 SCALES = (0.02, 0.15)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewarden.hacking.candidates import ScoreTable
+from rewarden.hacking.selection.candidates import ScoreTable
 
 ROUNDING = 1e-12
 """Share of the largest value up to which a difference is rounding."""

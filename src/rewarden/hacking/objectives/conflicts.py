@@ -19,7 +19,9 @@ from scipy import stats
 
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
-from rewarden.hacking.objective_rows import (
+from rewarden.hacking.objectives.opposition import chance_of_heads, chance_of_terms, frame_correlation, opposition
+from rewarden.hacking.objectives.pushes import push_objectives
+from rewarden.hacking.objectives.rows import (
     Objectives,
     Weigh,
     head_objectives,
@@ -28,8 +30,6 @@ from rewarden.hacking.objective_rows import (
     states_of,
     term_objectives,
 )
-from rewarden.hacking.opposition import chance_of_heads, chance_of_terms, frame_correlation, opposition
-from rewarden.hacking.pushes import push_objectives
 from rewarden.options import ConflictOptions, resolve
 from rewarden.preferences import prompt_keys
 from rewarden.readout import Reading

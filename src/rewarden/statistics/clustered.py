@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from rewarden.statistics import Interval, wilson
+from rewarden.statistics.intervals import Interval, wilson
 from rewarden.statistics.linearised import change_interval, cluster_sums, kept_items, t_interval
 from rewarden.statistics.sampling import cluster_codes
 
@@ -95,7 +95,7 @@ def ratio_interval(above: Any, below: Any, clusters: Any = None, crossed: Any = 
 
 def _spread_of_sums(both: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Covariance [2, 2] of the totals of two columns [n, 2], from their sums over clusters."""
-    sums = np.stack([cluster_sums(column, codes) for column in both.T])  # [2, K]
+    sums = cluster_sums(both, codes).T  # [2, K]
     return np.cov(sums) * sums.shape[1]
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from rewarden.conversation import Conversation, Message, Pair, as_messages
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
-from rewarden.hacking.candidates import ScoreTable
-from rewarden.hacking.random_readouts import RandomReadouts
-from rewarden.hacking.within_prompts import varying_prompts
+from rewarden.hacking.selection.candidates import ScoreTable
+from rewarden.hacking.selection.random_readouts import RandomReadouts
+from rewarden.hacking.selection.within_prompts import varying_prompts
 
 if TYPE_CHECKING:
     from rewarden.dictionaries.dictionary import Dictionary

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rewarden.hacking.within_prompts import ROUNDING
+from rewarden.hacking.selection.within_prompts import ROUNDING
 from rewarden.statistics import Interval, holm
 from rewarden.statistics.studentised import mean_above
 
@@ -69,7 +69,7 @@ def find_onset(gold: Sequence[np.ndarray], weights: Sequence[np.ndarray], n: np.
         seed: of the permutations.
 
     Example:
-        >>> from rewarden.hacking.order_statistics import selection
+        >>> from rewarden.hacking.selection.order_statistics import selection
         >>> proxy = np.random.default_rng(0).normal(size=(40, 8))
         >>> n = np.arange(1, 9)
         >>> find_onset(list(-(proxy - 0.5) ** 2), [selection(one, n) for one in proxy], n, 0.05).place

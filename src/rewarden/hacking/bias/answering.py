@@ -15,7 +15,7 @@ import numpy as np
 
 from rewarden.contrasts import Contrast, Effects, contrast_effects
 from rewarden.errors import RewardenError
-from rewarden.hacking.axis_effects import (
+from rewarden.hacking.bias.axis_effects import (
     Estimate,
     Sample,
     net_effect,
@@ -24,7 +24,7 @@ from rewarden.hacking.axis_effects import (
     spread_beyond,
     wording_outliers,
 )
-from rewarden.hacking.questions import Question
+from rewarden.hacking.bias.questions import Question
 from rewarden.options.bias import BiasOptions
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from rewarden.conversation import Pair
 from rewarden.edits import Edit, Site
 from rewarden.encoding import RESPONSE
 from rewarden.errors import RewardenError
-from rewarden.hacking.battery import bias_battery, contrasts
-from rewarden.hacking.coverage import Share, covered_directions, covered_share, held_out_share
-from rewarden.hacking.questions import Axes
+from rewarden.hacking.bias.battery import bias_battery, contrasts
+from rewarden.hacking.bias.questions import Axes
+from rewarden.hacking.off_distribution.coverage import Share, covered_directions, covered_share, held_out_share
 from rewarden.hacking.texts import load_axes
 from rewarden.options import DistortionOptions, resolve
 from rewarden.preferences import prompt_keys

@@ -15,9 +15,9 @@ import xarray as xr
 from scipy import stats
 
 from rewarden.errors import RewardenError
-from rewarden.hacking.answering import Answer
-from rewarden.hacking.bias_null import null_interval, null_p, wording_p
-from rewarden.hacking.questions import Question
+from rewarden.hacking.bias.answering import Answer
+from rewarden.hacking.bias.null import null_interval, null_p, wording_p
+from rewarden.hacking.bias.questions import Question
 from rewarden.options.bias import BiasOptions
 from rewarden.result import Result
 from rewarden.statistics import Verdict, benjamini_hochberg, bootstrap_interval, holm

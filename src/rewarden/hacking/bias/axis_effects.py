@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from rewarden.statistics.linearised import cluster_sums
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -226,16 +228,16 @@ def _estimate(value: np.ndarray, parts: Sequence[_Part], level: float) -> Estima
     for part in parts:
         shares = part.weight[:, None] * part.residual  # [n, K]
         left = max(part.sample.families - part.fitted, 1)
-        variances.append((_sums(shares, part.sample.family) ** 2).sum(0) * part.sample.families / left)
+        variances.append((cluster_sums(shares, part.sample.family) ** 2).sum(0) * part.sample.families / left)
         freedom.append(left)
         seeds = np.unique(part.sample.seed, return_inverse=True)[1]
         both = part.sample.family * (seeds.max() + 1) + seeds
         number = len(np.unique(both))
-        cells = cells + (_sums(shares, both) ** 2).sum(0) * number / max(number - 1, 1)
+        cells = cells + (cluster_sums(shares, both) ** 2).sum(0) * number / max(number - 1, 1)
         by_seed.append((part.sample.seed, shares))
     seeds = np.unique(np.concatenate([names for names, _ in by_seed]), return_inverse=True)[1]
     count = int(seeds.max()) + 1
-    of_seeds = (_sums(np.concatenate([shares for _, shares in by_seed]), seeds) ** 2).sum(0) * count / max(count - 1, 1)
+    of_seeds = (cluster_sums(np.concatenate([shares for _, shares in by_seed]), seeds) ** 2).sum(0) * count / max(count - 1, 1)
     # what is common to a seed over all wordings; an estimate of a variance can fall below 0, the variance cannot
     return _interval(value, [*variances, np.maximum(of_seeds - cells, 0.0)], [*freedom, max(count - 1, 1)], level)
 
@@ -248,10 +250,3 @@ def _interval(value: np.ndarray, variances: Sequence[np.ndarray], freedom: Seque
     error = np.sqrt(total)
     half = stats.t.ppf(0.5 + level / 2, df) * error
     return Estimate(value, error, df, value - half, value + half, 2 * stats.t.sf(np.abs(t_values(value, error)), df))
-
-
-def _sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Sums of rows [n, K] that have the same code."""
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
-    return np.add.reduceat(values[order], starts, axis=0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from rewarden.contrasts import Contrast
 from rewarden.errors import RewardenError
-from rewarden.hacking.axes import Axis, Seed, Template, cross
+from rewarden.hacking.bias.axes import Axis, Seed, Template, cross
 from rewarden.hacking.texts import load_axes, load_controls, load_user_axes
 from rewarden.options.bias import BiasOptions
 

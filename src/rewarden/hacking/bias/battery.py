@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewarden.contrasts import Contrast
-from rewarden.hacking.answering import answer_all
-from rewarden.hacking.bias_null import null_factors
-from rewarden.hacking.bias_result import bias_dataset, verdicts, wordings
-from rewarden.hacking.questions import Axes, Question, ask
+from rewarden.hacking.bias.answering import answer_all
+from rewarden.hacking.bias.null import null_factors
+from rewarden.hacking.bias.questions import Axes, Question, ask
+from rewarden.hacking.bias.result import bias_dataset, verdicts, wordings
 from rewarden.hacking.texts import load_axes
 from rewarden.options.bias import BiasOptions
 from rewarden.options.checks import resolve

@@ -1,0 +1,1 @@
+"""Objectives of one model that contradict each other."""
