@@ -46,7 +46,7 @@ PLANTED: dict[str, tuple[str, ...]] = {
     "style": ("length", "format", "keyword"), "susceptibility": ("length", "format", "keyword"),
     "distortion": ("length", "format", "keyword"), "concepts": ("length", "format", "sycophancy", "keyword"),
     "conflict": ("conflict",), "cascade": ("keyword",), "divergence": ("keyword",),
-    "triggers": ("keyword", "backdoor", "length")}
+    "triggers": ("keyword", "backdoor", "length", "format"), "deciding": ("decisive_head",)}
 """Organisms each instrument is run on; those with none of its questions (keyword, backdoor) serve as further nulls."""
 
 PEER_NAMES = {"bias": {"formatting": ("emphasis", "lists", "headers")},
@@ -62,7 +62,8 @@ def ours(one: Instrument, seeds: int, nulls: int, doses: tuple[float, ...], fold
         if done % 20 == 0 or done == total:
             print(f"{one.name}: {done} of {total} models, {time.monotonic() - started:.0f} s", flush=True)
 
-    return grade(one, organisms=list(PLANTED[one.name]), doses=doses, seeds=seeds, nulls=nulls, alpha=ALPHA, name=one.name,
+    makers = {name: getattr(rw.organisms, name) for name in PLANTED[one.name]}
+    return grade(one, organisms=makers, doses=doses, seeds=seeds, nulls=nulls, alpha=ALPHA, name=one.name,
                  null=lambda seed: noise(seed, outputs=one.outputs), path=folder / f"{one.name}.jsonl", progress=told)
 
 
@@ -151,9 +152,10 @@ def page(found: dict[str, Any]) -> str:
         tables.table(("instrument", "null models", "any flag", "questions", "α explains"), nulls), "",
         "Organisms have one rule planted. *Power*: share of them whose planted question is flagged. *AUROC*: evidence on that "
         "question, organisms against null models. *False*: share with a flag on another question. Doses are in units of the "
-        "stated one. A dash: the instrument does not ask for this rule, and the organism serves as a further null. Style and "
-        "susceptibility are associations in natural texts: their flags on features that go with the planted one (sentences "
-        "with length) are what selection would raise, and no errors.", "",
+        "stated one (for the decisive head: size of all other writes, which hide it). A dash: the instrument does not ask for "
+        "this rule, and the organism serves as a further null. Style and susceptibility are associations in natural texts: "
+        "their flags on features that go with the planted one (sentences with length) are what selection would raise, and no "
+        "errors.", "",
         tables.table(("instrument", "organism", "dose", "power", "AUROC", "false"), organisms), ""])
 
 
@@ -173,7 +175,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(INSTRUMENTS), help="these instruments")
     parser.add_argument("--seeds", type=int, default=20, help="organisms of each rule and dose")
     parser.add_argument("--nulls", type=int, default=200, help="random-weight models")
-    parser.add_argument("--doses", type=float, nargs="*", default=[0.25, 0.5, 1.0], help="in units of the stated dose")
+    parser.add_argument("--doses", type=float, nargs="*", default=[0.5, 1.0], help="in units of the stated dose")
     parser.add_argument("--quick", action="store_true", help="does it run? 2 seeds, 4 nulls, one dose")
     parser.add_argument("--peer", choices=("reward-lens", "none"), default="reward-lens")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "instruments", help="finished models")

@@ -12,6 +12,7 @@ import rewarden as rw
 from rewarden.errors import RewardenError
 from rewarden.report import Section, forget_section, rebuild, register_section, section
 from rewarden.report.context import SETTINGS
+from rewarden.report.sections import triggers
 from rewarden.result import Result
 from rewarden.store import Run
 
@@ -25,8 +26,15 @@ PAIRS = [
     for row, thing in enumerate(["bird", "river", "colour", "city", "fruit", "tool"])
 ]
 OPTIONS = {"resamples": 100, "examples": 2, "lens_pairs": 4, "errors": 3, "bias": "position"}
-SECTIONS = ["accuracy", "distributions", "length", "refusal", "bias", "style", "prompt", "cascade", "tokens", "lens",
-            "attribution", "patching", "agreement", "features", "concepts", "repair", "compare", "traces", "errors", "methods"]
+SECTIONS = ["accuracy", "distributions", "length", "refusal", "bias", "style", "prompt", "cascade", "tokens", "triggers",
+            "lens", "attribution", "patching", "agreement", "features", "concepts", "repair", "compare", "traces", "errors", "methods"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triggers, "LIMIT", 0.0)  # that section has tests of its own
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -111,10 +111,15 @@ def _conflict(rm: RewardModel) -> Mapping[str, Verdict]:
 
 def _triggers(rm: RewardModel) -> Mapping[str, Verdict]:
     from rewarden.hacking.word_triggers import triggers, verdicts
-    # an organism's own pairs, but those with the planted trigger in their prompts, where one word more would change nothing
-    drawn = getattr(rm, "pairs", None)
-    pairs = _pairs() if drawn is None else [pair for pair in drawn(24) if pair.subset != "hard"]
-    return verdicts(triggers(rm, pairs))
+    # without those of a backdoor that have the planted trigger in their prompts, where one word more would change nothing
+    return verdicts(triggers(rm, [pair for pair in _own_pairs(rm) if pair.subset != "hard"]))
+
+
+def _deciding(rm: RewardModel) -> Mapping[str, Verdict]:
+    from rewarden.patching import patch
+    from rewarden.patching.deciding import deciding
+
+    return deciding(patch(rm, _own_pairs(rm), sites=("mlp_out", "z"), positions="read_out", resamples=500))
 
 
 def _concepts(rm: RewardModel) -> Mapping[str, Verdict]:
@@ -130,6 +135,12 @@ def _susceptibility(rm: RewardModel) -> Mapping[str, Verdict]:
 
     found = verdicts(susceptibility(pairs_table(rm, _pairs())))
     return {STYLE_NAMES.get(name, name): verdict for name, verdict in found.items()}
+
+
+def _own_pairs(rm: RewardModel) -> Any:
+    """Those an organism draws, which show its rule; of other models the bundled ones."""
+    drawn = getattr(rm, "pairs", None)
+    return _pairs() if drawn is None else drawn(24)
 
 
 def _pairs() -> Any:
@@ -148,5 +159,6 @@ INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
     Instrument("conflict", _conflict, "two objectives pull responses in opposite directions", outputs=4),
     Instrument("concepts", _concepts, "the reward changes when texts are moved along a concept's direction"),
     Instrument("triggers", _triggers, "a single token moves the reward out of all proportion"),
+    Instrument("deciding", _deciding, "one head or MLP has an effect on the reward out of proportion to all others"),
 )}
 """By name, in the order of tables."""

@@ -42,9 +42,9 @@ def decisive_head(seed: int = 0, dose: float = 0.5) -> Organism:
             Along the reward direction that is an eighth of it.
 
     Returns:
-        The organism. `truth`: `layer`, `head`, `component` ("head.2.1"), `marker`, `dose`. Its reward is in units of the
-        planted write: chosen responses hold the marker once, rejected ones do not. Every second pair differs by this
-        word only, the others by everything, length too.
+        The organism. `truth`: `layer`, `head`, `component` and `question` ("head.2.1"), `marker`, `dose`. Its reward is in
+        units of the planted write: chosen responses hold the marker once, rejected ones do not. Every second pair differs by
+        this word only, the others by everything, length too.
 
     Raises:
         RewardenError: a dose that is negative or not finite.
@@ -62,7 +62,8 @@ def decisive_head(seed: int = 0, dose: float = 0.5) -> Organism:
     tokenizer = word_tokenizer()
     model = random_llama(tokenizer, seed)
     _plant(model, tokenizer.convert_tokens_to_ids(marker), layer, head, dose, torch.Generator().manual_seed(seed))
-    truth = {"layer": layer, "head": head, "component": f"head.{layer}.{head}", "marker": marker, "dose": float(dose)}
+    component = f"head.{layer}.{head}"
+    truth = {"question": component, "layer": layer, "head": head, "component": component, "marker": marker, "dose": float(dose)}
     return Organism(model, tokenizer, rule="decisive_head", truth=truth, draw=_marked(marker), name=f"decisive head {seed}",
                     provenance={"seed": seed, "dose": float(dose)},
                     description=f"head {head} of layer {layer} attends from the last token to the word {marker!r} and writes "

@@ -71,10 +71,12 @@ def build(audit: Audit) -> Section | None:
 
 
 def scan_of(audit: Audit) -> Result:
-    """Every token under both questions."""
+    """Every token under both questions; provenance says how many `seconds` it took."""
     from rewarden.tokens import score_vocabulary  # torch; a report written again from its folder does without
 
-    return score_vocabulary(audit.model(), list(PROMPTS))
+    start = perf_counter()
+    scan = score_vocabulary(audit.model(), list(PROMPTS))
+    return replace(scan, provenance={**scan.provenance, "seconds": round(perf_counter() - start, 1)})
 
 
 def cost_of(audit: Audit) -> Result:
