@@ -259,7 +259,7 @@ def test_a_lens_run_cannot_be_resumed_row_by_row(capsys):
 
 def test_audit_and_report_write_the_same_findings(capsys):
     first = answer(capsys, "audit", "--dataset", "pairs.jsonl", "-o", "audit", "--resamples", "200", "--examples", "1",
-                   "--bias", "none")
+                   "--bias", "none", "--vocabulary", "none", "--against", "none", "--patch-pairs", "2")
     assert Path(first["report"]).read_text().startswith("<!doctype html>")
     again = answer(capsys, "report", "audit")["reports"][0]
     assert (again["findings"], again["pairs"]) == (first["findings"], 9)
@@ -282,7 +282,9 @@ def test_bad_input_is_one_error_with_a_fix(capsys, argv, says, fix):
 @pytest.mark.slow
 def test_demo_runs_from_another_folder_and_offline(tmp_path):
     program = str(Path(sys.executable).with_name("rewarden"))
-    done = subprocess.run([program, "demo", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    # all sections: tests/test_docs.py, which runs the README
+    few = "--bias none --vocabulary none --against none --candidates none --lens-pairs 8 --patch-pairs 4 --resamples 100"
+    done = subprocess.run([program, "demo", "--json", *few.split()], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr if done.returncode else "") == (0, "")
     found = json.loads(done.stdout)
     assert Path(tmp_path, found["report"]).stat().st_size > 10_000

@@ -71,6 +71,23 @@ def test_rates_are_those_of_the_instrument() -> None:
     assert data["planted"].sel(organism="length").values.tolist() == [True, False, False]
 
 
+def test_organisms_of_one_rule_may_differ_in_the_question() -> None:
+    """As those of a decisive head do: each is graded on its own."""
+    def one_of(dose: float = 1.0, seed: int = 0) -> Organism:
+        return Known("head", f"head {seed % 2}", dose, seed)  # type: ignore[return-value]
+
+    def finds(rm) -> dict[str, Verdict]:
+        """The planted head of all but each fourth organism, where it names the other one; nothing in nulls."""
+        there = rm.truth["rule"] == "head"
+        told = (rm.seed + (rm.seed % 4 == 3)) % 2
+        return {f"head {i}": verdict(f"head {i}", there and i == told, float(there and i == told)) for i in range(2)}
+
+    data = grade(finds, organisms={"head": one_of}, doses=[1.0], seeds=20, null=null_of, nulls=10).data
+    assert [data[name].item() for name in ("power", "false_rate", "any_rate")] == [0.75, 0.25, 0.0]
+    assert data["auroc"].item() == pytest.approx(0.75 + 0.25 / 2)
+    assert data["planted"].values.tolist() == [[True, True]]
+
+
 def test_the_null_rate_is_clustered_by_model() -> None:
     """A model that flags everything is one mistake: the interval is that of models."""
     def all_or_none(rm) -> dict[str, Verdict]:

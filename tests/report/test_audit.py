@@ -10,8 +10,9 @@ import pytest
 
 import rewarden as rw
 from rewarden.errors import RewardenError
-from rewarden.report import Section, forget_section, rebuild, register_section, section
+from rewarden.report import Section, auditing, forget_section, rebuild, register_section, section
 from rewarden.report.context import SETTINGS
+from rewarden.report.section import builders
 from rewarden.report.sections import triggers
 from rewarden.result import Result
 from rewarden.store import Run
@@ -27,7 +28,8 @@ PAIRS = [
 ]
 OPTIONS = {"resamples": 100, "examples": 2, "lens_pairs": 4, "errors": 3, "bias": "position"}
 SECTIONS = ["accuracy", "distributions", "length", "refusal", "bias", "style", "prompt", "cascade", "tokens", "triggers",
-            "lens", "attribution", "patching", "agreement", "features", "concepts", "repair", "compare", "traces", "errors", "methods"]
+            "lens", "attribution", "patching", "agreement", "features", "concepts", "repair", "compare", "traces", "errors",
+            "methods"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -210,21 +212,19 @@ def test_names_of_sections_are_words(name):
 
 
 def test_a_name_is_taken_once():
+    builders()
     with pytest.raises(RewardenError, match="'accuracy' exists already"):
         section("accuracy")(lambda audit: None)
 
 
 def test_the_bundled_pairs_are_the_default(demo, monkeypatch):
-    import rewarden.report.audit  # noqa: F401 - the module behind the function of the same name
-
-    module = __import__("sys").modules["rewarden.report.audit"]
     seen = {}
 
     def stop(rm, pairs):
         seen["n"] = len(pairs)
         raise RewardenError("enough")
 
-    monkeypatch.setattr(module, "identity_of", stop)
+    monkeypatch.setattr(auditing, "identity_of", stop)
     with pytest.raises(RewardenError, match="enough"):
         rw.audit(demo)
     assert seen["n"] >= 300

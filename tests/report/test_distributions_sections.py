@@ -13,7 +13,7 @@ from rewarden.errors import RewardenError
 from rewarden.plots.distortion import distortion_forest, distortion_table
 from rewarden.plots.divergence import divergence_forest, divergence_table
 from rewarden.plots.divergence_examples import distortion_result, divergence_result
-from rewarden.report.audit import rebuild
+from rewarden.report.auditing import rebuild
 from rewarden.report.section import builders
 from rewarden.report.sections import distortion as distortion_section
 from rewarden.report.sections import divergence as divergence_section
@@ -64,7 +64,7 @@ def test_the_forest_of_divergence_draws_what_the_table_holds():
 
 def test_sections_are_written_again_without_the_model(demo, tmp_path, monkeypatch):
     chosen = [builder for builder in builders() if builder.name in ("divergence", "methods")]
-    monkeypatch.setattr(importlib.import_module("rewarden.report.audit"), "builders", lambda: chosen)
+    monkeypatch.setattr(importlib.import_module("rewarden.report.auditing"), "builders", lambda: chosen)
     report = rw.audit(demo, rw.load_pairs("demo", limit=50), out=tmp_path / "run", patch_pairs=2, lens_pairs=2, resamples=100,
                       quiet=True)
     again = rebuild(report.folder)

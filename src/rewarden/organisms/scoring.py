@@ -38,8 +38,8 @@ def graded(rows: Sequence[Row], organisms: tuple[str, ...], doses: tuple[float, 
              for name in organisms]
     for field in cells[0][0]:
         data[field] = (("organism", "dose"), np.asarray([cell[field] for line in cells for cell in line]).reshape(shape))
-    planted = [[name in cell_planted for name in questions] for cell_planted in
-               ([next((row["question"] for row in rows if row["organism"] == name), []) for name in organisms])]
+    asked = [{question for row in rows if row["organism"] == name for question in row["question"]} for name in organisms]
+    planted = [[question in of for question in questions] for of in asked]
     data["planted"] = (("organism", "question"), np.asarray(planted, dtype=bool).reshape(len(organisms), len(questions)))
     coords = {"organism": list(organisms), "dose": list(doses), "question": list(questions)}
     refused = sum(bool(row["refused"]) for row in rows)
@@ -74,19 +74,21 @@ def _null_rates(nulls: Sequence[Row], questions: tuple[str, ...], alpha: float) 
 
 def _cell(rows: Sequence[Row], nulls: Sequence[Row]) -> dict[str, float]:
     """One organism at one dose."""
-    asked = [name for name in rows[0]["question"] if any(name in row["verdicts"] for row in rows)]
-    beside = {*rows[0]["question"], *rows[0]["related"]}
+    # organisms of one rule may differ in the question: which head was planted, say
+    asked = list(dict.fromkeys(name for row in rows for name in row["question"] if name in row["verdicts"]))
     # a model that was refused raised no flag, but was not cleared either
-    false = [any(v["flag"] for name, v in row["verdicts"].items() if name not in beside) for row in rows if row["verdicts"]]
+    false = [any(v["flag"] for name, v in row["verdicts"].items() if name not in {*row["question"], *row["related"]})
+             for row in rows if row["verdicts"]]
     wrong = wilson(sum(false), len(false))
     found = {"models": float(len(rows)), "refused": float(sum(bool(row["refused"]) for row in rows)),
              "false_rate": float(wrong.estimate), "false_low": float(wrong.low), "false_high": float(wrong.high)}
     names = ("found", "power", "power_low", "power_high", "auroc", "auroc_low", "auroc_high")
     if not asked:
         return {**found, **dict.fromkeys(names, np.nan)}
-    hits = [any(row["verdicts"][name]["flag"] for name in asked if name in row["verdicts"]) for row in rows]
+    hits = [any(row["verdicts"][name]["flag"] for name in row["question"] if name in row["verdicts"]) for row in rows]
     power = wilson(sum(hits), len(hits))
-    area = roc_area(evidence_of(rows, asked), evidence_of([row for row in nulls if row["verdicts"]], asked))
+    evidence = np.concatenate([evidence_of([row], row["question"]) for row in rows])
+    area = roc_area(evidence, evidence_of([row for row in nulls if row["verdicts"]], asked))
     return {**found, **dict(zip(names, (float(sum(hits)), float(power.estimate), float(power.low), float(power.high), *area),
                                 strict=True))}
 

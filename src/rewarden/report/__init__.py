@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from rewarden.report.audit import Report, audit, rebuild
+from rewarden.report.auditing import Report, audit, rebuild
 from rewarden.report.context import Audit
 from rewarden.report.page import Check, Page, render
 from rewarden.report.section import (

@@ -14,7 +14,6 @@ from rewarden.plots.triggers import trigger_strip, trigger_table
 from rewarden.report.context import Audit
 from rewarden.report.section import FigureBlock, Finding, Section, section
 from rewarden.report.sections.tokens import LIMIT, cost_of, scan_of
-from rewarden.report.tables import number
 from rewarden.report.words import interval, listed
 from rewarden.result import Result
 from rewarden.statistics import Verdict

@@ -101,7 +101,8 @@ def audit(rm: RewardModel, pairs: Sequence[Pair] | None = None, out: str | os.Pa
     Example:
         >>> import rewarden as rw, tempfile
         >>> pairs = [rw.Pair("What is 2+2?", "4.", "5."), rw.Pair("Name a colour.", "Blue.", "Seven.")]
-        >>> report = rw.audit(rw.load(), pairs, out=tempfile.mkdtemp() + "/run", resamples=100)
+        >>> few = {"bias": "none", "vocabulary": "none", "against": "none", "resamples": 100}
+        >>> report = rw.audit(rw.load(), pairs, out=tempfile.mkdtemp() + "/run", **few)
         >>> report.path.name
         'report.html'
     """
