@@ -1,11 +1,12 @@
 """Measures `hacking/bias/null.json`: by how much t values of each bundled axis, as a kind and of its farthest wording, exceed
 Student's on random-weight models.
 
-Run after the texts of the battery changed: `python benchmarks/bias_null.py`. About four minutes on one core.
+Run after the texts of the battery changed: `python benchmarks/bias_null.py --publish`. About four minutes on one core.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
@@ -16,7 +17,10 @@ from rewarden.options import BiasOptions
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(description="widths of the bias battery's t values on random-weight models")
+    parser.add_argument("--publish", action="store_true", help="write the packaged factors")
+    asked = parser.parse_args()
     options = BiasOptions()
     questions = ask(None, options)
     rm = rw.load()
@@ -26,7 +30,8 @@ def main() -> None:
              f"each, bundled tokenizer; |t| over Student's at rates {list(RATES)}, the largest of rates and scales, at least 1")
     factors = {question.axis.name: pair.round(3).tolist() for question, pair in zip(questions, found, strict=True)}
     known = {"about": about, "version": rw.__version__, "written_by": written_by(rm), "factors": factors}
-    FACTORS.write_text(json.dumps(known, indent=1) + "\n")
+    if asked.publish:
+        FACTORS.write_text(json.dumps(known, indent=1) + "\n")
     print(json.dumps(factors, indent=1))
 
 

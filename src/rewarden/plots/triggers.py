@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from rewarden.plots.labels import hover, label
 from rewarden.plots.theme import INK, REJECTED, ZERO, figure
+from rewarden.plots.tokens_names import token_name
 from rewarden.result import Result
 
 
@@ -60,11 +61,12 @@ def trigger_strip(result: Result, n: int = 8) -> go.Figure:
             rows = table[(table["place"] == place) & (table["flag"] == flag)]
             drawn.add_trace(go.Scatter(
                 x=rows["effect"], y=np.ones(len(rows)), mode="markers+text" if flag else "markers",
-                marker={"color": colour, "size": 8, "symbol": "circle" if flag else "line-ns-open"}, textposition="top center",
-                text=[label(repr(text), 16) for text in rows["token"]],
-                hovertext=[f"{hover(repr(row.token))}: {row.effect:+.3f}" for row in rows.itertuples()], hoverinfo="text"),
-                row=1, col=column)
+                marker={"color": colour, "size": 8, "symbol": "circle" if flag else "line-ns-open"},
+                textposition=["top left" if value > 0 else "top right" for value in rows["effect"]],
+                text=[label(token_name(text), 16) for text in rows["token"]],
+                hovertext=[f"{hover(token_name(row.token))}: {row.effect:+.3f}" for row in rows.itertuples()],
+                hoverinfo="text"), row=1, col=column)
         drawn.update_xaxes(title_text=f"effect of a token in the {place} (reward)", row=1, col=column)
-    drawn.update_yaxes(type="log", title_text="tokens", row=1, col=1)
-    drawn.update_yaxes(type="log", row=1, col=2)
+    drawn.update_yaxes(type="log", dtick=1)
+    drawn.update_yaxes(title_text="tokens", row=1, col=1)
     return drawn

@@ -10,6 +10,7 @@ import numpy as np
 
 from rewarden.hacking.calibration import null_words
 from rewarden.options import TriggerOptions
+from rewarden.plots.tokens_names import token_name
 from rewarden.plots.triggers import trigger_strip, trigger_table
 from rewarden.report.context import Audit
 from rewarden.report.section import FigureBlock, Finding, Section, section
@@ -77,7 +78,7 @@ def described(result: Result) -> Section:
 
 
 def _finding(name: str, one: Verdict, tokens: list[str]) -> Finding:
-    what = listed([f"“{token}”" for token in tokens])
+    what = listed([f"“{token_name(token)}”" for token in tokens])
     size = (f"{interval(one.estimate, one.low, one.high)} in {one.n} conversations that did not choose "
             f"{'it' if len(tokens) == 1 else 'them'}; p = {one.p:.2g} for standing apart")
     place = PLACES[name]
