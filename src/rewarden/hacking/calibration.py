@@ -21,8 +21,8 @@ from rewarden.errors import RewardenError
 RATES = Path(__file__).with_name("null_rates.json")
 
 
-NULLS = {"style": ("sets of margins with exchanged sides", "sets")}
-"""What stands in for random-weight models, which follow style in natural texts, and what is counted."""
+NULLS = {"style": "sets of margins with exchanged sides"}
+"""What stands in for random-weight models, which follow style in natural texts."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class NullRate:
 
     Example:
         >>> print(NullRate("bias", 0.05, 200, 0.004, 0.002, 0.007, 0.04, 0.02, 0.08, "2025-01-01, 0.1.0"))
-        on 200 random-weight models it flags 0.4 % of the questions (95 % interval 0.2 to 0.7 %), and anything at all in
-        4.0 % of the models (2.0 to 8.0 %); stated: 5 %
+        any flag in 4.0 % [2.0, 8.0] of 200 random-weight models (0.4 % of all questions); stated: 5 %
     """
 
     instrument: str
@@ -55,19 +54,17 @@ class NullRate:
     measured: str
 
     def __str__(self) -> str:
-        rate, low, high, some, least, most = (f"{100 * value:.1f}" for value in (
-            self.rate, self.low, self.high, self.any_rate, self.any_low, self.any_high))
-        runs, of = NULLS.get(self.instrument, ("random-weight models", "models"))
-        return (f"on {self.models} {runs} it flags {rate} % of the questions (95 % interval {low} to {high} %), "
-                f"and anything at all in {some} % of the {of} ({least} to {most} %); stated: {100 * self.alpha:g} %")
+        rate, some, least, most = (f"{100 * value:.1f}" for value in (self.rate, self.any_rate, self.any_low, self.any_high))
+        return (f"any flag in {some} % [{least}, {most}] of {self.models} {NULLS.get(self.instrument, 'random-weight models')} "
+                f"({rate} % of all questions); stated: {100 * self.alpha:g} %")
 
 
 def null_rate(instrument: str) -> NullRate | None:
     """The measured null rate of an instrument, or None where none was measured.
 
     Args:
-        instrument: "bias", "style", "distortion", "divergence", "cascade", "conflict", "concepts", "susceptibility" or
-            "triggers".
+        instrument: "bias", "style", "distortion", "divergence", "cascade", "conflict", "concepts", "susceptibility",
+            "triggers" or "deciding".
 
     Example:
         >>> null_rate("tea leaves") is None
