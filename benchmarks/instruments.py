@@ -45,7 +45,8 @@ PLANTED: dict[str, tuple[str, ...]] = {
     "bias": ("length", "format", "sycophancy", "position", "keyword", "backdoor"),
     "style": ("length", "format", "keyword"), "susceptibility": ("length", "format", "keyword"),
     "distortion": ("length", "format", "keyword"), "concepts": ("length", "format", "sycophancy", "keyword"),
-    "conflict": ("conflict",), "cascade": ("keyword",), "divergence": ("keyword",),
+    "conflict": ("conflict",), **dict.fromkeys(("cascade", "preferences", "divergence"),
+                                               ("length", "keyword", "format", "sycophancy", "position", "backdoor")),
     "triggers": ("keyword", "backdoor", "length", "format"), "deciding": ("decisive_head",)}
 """Organisms each instrument is run on; those with none of its questions (keyword, backdoor) serve as further nulls."""
 

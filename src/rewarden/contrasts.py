@@ -7,6 +7,7 @@ text was changed and of statistics.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 from rewarden.conversation import Conversation
 from rewarden.encoding import RESPONSE
 from rewarden.errors import RewardenError
+from rewarden.statistics import content_key
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
@@ -28,7 +30,8 @@ class Contrast:
     Attributes:
         terms: weight and conversation; the weights sum to 0.
         axis: what was changed, such as "hedging".
-        seed: the content that was changed; contrasts of one seed are not independent.
+        seed: the content that was changed; contrasts of one seed are not independent. Where it is not said, the prompt is what
+            they share: see `cluster`.
         template: how it was changed, such as one phrase; contrasts of one template are not independent either.
         id: of this contrast.
 
@@ -59,6 +62,44 @@ class Contrast:
            id: str = "") -> Contrast:
         """Reward of the biased response minus reward of the neutral one, to the same prompt (string or messages)."""
         return cls(((1.0, Conversation.of(prompt, biased)), (-1.0, Conversation.of(prompt, neutral))), axis, seed, template, id)
+
+    @property
+    def cluster(self) -> str:
+        """What contrasts that are not independent share: the seed, or the prompt (of the first term) where there is none.
+
+        Example:
+            >>> first, other = (Contrast.of(prompt, "Perhaps.", "Yes.") for prompt in ("Is it far?", "is it  far?"))
+            >>> first.cluster == other.cluster, Contrast.of("Is it far?", "Perhaps.", "Yes.", seed="far").cluster
+            (True, 'far')
+        """
+        return self.seed or prompt_key(self.terms[0][1])
+
+
+def prompt_key(conversation: Conversation) -> str:
+    """Short hash of a prompt, the same for prompts that differ in case, white space or Unicode form only.
+
+    Example:
+        >>> prompt_key(Conversation.of("Is it far?", "No.")) == prompt_key(Conversation.of("is it  far?", "Yes."))
+        True
+    """
+    parts = [(message["role"], content_key(message["content"])) for message in conversation.prompt]
+    return f"prompt {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+
+
+def repeats(contrasts: Sequence[Contrast]) -> dict[int, int]:
+    """Contrasts with the axis, the weights and the texts of an earlier one, and which that is, by position.
+
+    Example:
+        >>> repeats([Contrast.of("Hi", text, "Hello.", seed=str(n)) for n, text in enumerate(("Hey.", "Ho.", "Hey."))])
+        {2: 0}
+    """
+    first: dict[tuple, int] = {}
+    found = {}
+    for number, one in enumerate(contrasts):
+        key = (one.axis, *((weight, *((m["role"], m["content"]) for m in text.messages)) for weight, text in one.terms))
+        if first.setdefault(key, number) != number:
+            found[number] = first[key]
+    return found
 
 
 @dataclass(frozen=True, eq=False)

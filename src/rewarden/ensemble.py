@@ -6,7 +6,9 @@ Source: Coste et al., arXiv 2310.02743 (mean and worst-case ensembles against ov
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -18,17 +20,33 @@ from rewarden.errors import RewardenError
 from rewarden.readout.heads import reduce_scores
 from rewarden.result import Result
 from rewarden.reward_model import RewardModel
-from rewarden.scores import as_pairs, encode_pairs, score_result
+from rewarden.scores import score_pairs
 
 
 class OneModelOnly(RewardenError, AttributeError):
     """An ensemble was asked for what a single model has; also an AttributeError, so that `hasattr` and `copy` work."""
 
 
+@dataclass(frozen=True, eq=False)
+class Shared(Encoded):
+    """A text as the first member of an ensemble reads it, with what each member reads.
+
+    Attributes:
+        rows: one a member, in their order.
+    """
+
+    rows: tuple[Encoded, ...] = ()
+
+    def key(self) -> str:
+        """Hash of the ids of all members: texts that one tokenizer writes alike may be two texts to another."""
+        return hashlib.sha256("".join(row.key() for row in self.rows).encode()).hexdigest()[:32]
+
+
 class Ensemble:
     """Reward models whose rewards are reduced to one.
 
-    It scores. What looks inside (`trace`, `base`, `plan`, `edit`, `rewarden.patch`, ...) takes one model at a time.
+    It scores, also what the bias battery and the cascade ask. What looks inside (`trace`, `base`, `plan`, `edit`,
+    `rewarden.patch`, ...) takes one model at a time.
 
     Args:
         models: two or more loaded reward models.
@@ -77,9 +95,10 @@ class Ensemble:
         """The largest of the members'."""
         return max(model.noise_floor for model in self.models)
 
-    def encode(self, conversation: Conversation | Sequence[Message]) -> Encoded:
-        """Tokens of the first member."""
-        return self.models[0].encode(conversation)
+    def encode(self, conversation: Conversation | Sequence[Message]) -> Shared:
+        """Tokens of the first member, with those of the others."""
+        rows = tuple(model.encode(conversation) for model in self.models)
+        return Shared(**{part.name: getattr(rows[0], part.name) for part in fields(Encoded)}, rows=rows)
 
     def provenance(self) -> dict[str, str | int | float | bool]:
         """The members' provenance, prefixed by their number."""
@@ -89,10 +108,23 @@ class Ensemble:
     def reward(self, conversations: Iterable[Conversation | Sequence[Message]], *, batch_size: Any = "auto",
                progress: Any = None) -> np.ndarray:
         """float32 [n, 1 + members]: the reduced reward, then each member's own."""
-        conversations = list(conversations)
+        return self.reward_encoded([self.encode(one) for one in conversations], batch_size=batch_size, progress=progress)
+
+    def reward_encoded(self, rows: Sequence[Encoded], *, batch_size: Any = "auto", progress: Any = None) -> np.ndarray:
+        """`reward` of texts that `encode` wrote.
+
+        Raises:
+            RewardenError: rows of another origin, of which it is not known what each member reads.
+        """
+        read = [row.rows for row in rows if isinstance(row, Shared) and len(row.rows) == len(self.models)]
+        if len(read) < len(rows):
+            raise RewardenError(f"{len(rows) - len(read)} rows were not encoded by this ensemble",
+                                where="ensemble.reward_encoded", why="each member reads a text in its own tokens",
+                                fix="pass [ensemble.encode(text), ...]")
         members = []
-        for model in self.models:
-            reward = model.reward(conversations, batch_size=batch_size, progress=progress)[:, model.main]
+        for place, model in enumerate(self.models):
+            own = [each[place] for each in read]
+            reward = model.reward_encoded(own, batch_size=batch_size, progress=progress)[:, model.main]
             members.append(reward / self._spread(model) if self.standardize else reward)
         values = torch.from_numpy(np.stack(members, 1))
         return torch.cat([reduce_scores(values, self.reduce, self.q)[:, None], values], 1).numpy()
@@ -106,7 +138,4 @@ class Ensemble:
 
     def score(self, pairs: Pair | Sequence[Pair], *, batch_size: Any = "auto", progress: Any = None) -> Result:
         """Rewards and margins of pairs, as `RewardModel.score`."""
-        pairs = as_pairs(pairs)
-        conversations = [conversation for pair in pairs for conversation in pair.conversations]
-        reward = self.reward(conversations, batch_size=batch_size, progress=progress)
-        return score_result(self, pairs, encode_pairs(self, pairs), reward.reshape(len(pairs), 2, -1))
+        return score_pairs(self, pairs, batch_size=batch_size, progress=progress)

@@ -62,7 +62,7 @@ def encode_pairs(rm: RewardModel | Ensemble, pairs: Sequence[Pair]) -> list[tupl
     return out
 
 
-def score_pairs(rm: RewardModel, pairs: Pair | Sequence[Pair], *, batch_size: Any = "auto", progress: Any = None
+def score_pairs(rm: RewardModel | Ensemble, pairs: Pair | Sequence[Pair], *, batch_size: Any = "auto", progress: Any = None
                 ) -> Result:
     """How much more a reward model likes the chosen response of each pair.
 

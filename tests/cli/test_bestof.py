@@ -50,8 +50,31 @@ def test_a_table_with_rewards_needs_no_model(capsys):
     assert found["prompts"] == 12
     assert found["onset"] is None
     assert main(["bestof", "--table", "table.jsonl", "--resamples", "100"]) == OK
-    assert "over-optimisation is not reached" in capsys.readouterr().out
+    assert found["fall"] is None
+    assert "no doubling of n is shown to lower the gold" in capsys.readouterr().out
     assert "leave one out" in answer(capsys, "--table", "table.jsonl", "--policy", "x", code=FAILED)["error"]["fix"]
+
+
+def test_a_fall_of_the_gold_is_told_with_its_numbers(capsys):
+    proxy = np.random.default_rng(4).normal(size=(60, 16))
+    gold = -((proxy - 0.5) ** 2)
+    rows = [{"prompt": f"p{i}", "reward": float(proxy[i, j]), "gold": float(gold[i, j])} for i in range(60) for j in range(16)]
+    Path("table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, expected = answer(capsys, "--table", "table.jsonl"), rw.best_of_n((proxy, gold))
+    place = list(expected.step_from).index(expected.onset)
+    fall = found["fall"]
+    assert (fall["from"], fall["to"]) == (found["onset"], expected.step_to[place])
+    assert fall["change"] == pytest.approx(gold_at(expected, fall["to"]) - gold_at(expected, fall["from"]))
+    assert fall["change_low"] < fall["change"] < fall["change_high"] < 0
+    assert (fall["p"], fall["doublings"], fall["prompts"]) == (pytest.approx(expected.step_p[place]), 4, 60)
+    assert main(["bestof", "--table", "table.jsonl"]) == OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"lowers the gold from n = {fall['from']} to n = {fall['to']}, by " in told
+    assert "of 4 doublings tested that is shown to, Holm); n = 60 prompts. Beyond that the gold may rise again" in told
+
+
+def gold_at(curves, n):
+    return float(curves.gold[list(curves.n).index(n)])
 
 
 def test_a_policy_answers(capsys):

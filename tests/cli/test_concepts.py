@@ -8,6 +8,7 @@ import pytest
 
 import rewarden as rw
 from rewarden.cli.app import main
+from rewarden.hacking import calibration
 
 
 @pytest.fixture
@@ -19,13 +20,16 @@ def rows(tmp_path) -> str:
     return str(path)
 
 
-def test_concepts_of_a_file(rows, tmp_path, capsys) -> None:
+def test_concepts_of_a_file(rows, tmp_path, capsys, monkeypatch) -> None:
+    row = {"alpha": 0.05, "models": 200, **dict.fromkeys(("rate", "low", "high", "any_rate", "any_low", "any_high"), 0.0)}
+    monkeypatch.setattr(calibration, "_rates", lambda: {"concepts": {**row, "measured": "x"}})
     code = main(["concepts", "--axes", rows, "--limit", "12", "--items", "2", "--randoms", "5", "--heads", "99", "--json",
                  "-o", str(tmp_path / "run")])
     told = json.loads(capsys.readouterr().out)
     assert code == 0
     assert [row["concept"] for row in told["concepts"]] == ["bold"]
     assert told["concepts"][0]["auc"] > 0.9
+    assert told["null_rate"] == "Null rate: not measured for axes of your own."
     assert (tmp_path / "run" / "results" / "concepts.nc").exists()
 
 
@@ -41,6 +45,12 @@ def test_repair_writes_a_checkpoint(rows, tmp_path, capsys) -> None:
 def test_repair_must_be_told_what(capsys) -> None:
     assert main(["repair", "--limit", "12"]) == 1
     assert "--axes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["concepts", "repair"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(verb, tmp_path, capsys) -> None:
+    assert main([verb, "--axes", str(tmp_path / "missing.jsonl"), "--limit", "4"]) == 1
+    assert "no such file" in " ".join(capsys.readouterr().err.split())
 
 
 def test_tables_are_printed(rows, capsys) -> None:

@@ -38,6 +38,12 @@ def test_resuming_names_the_group(capsys, tmp_path):
     assert "run `rewarden hacking divergence` again" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("patched", ["-10", "0"])
+def test_no_pairs_to_patch_are_refused(capsys, patched):
+    assert main(["hacking", "divergence", "--patched", patched, "--json"]) == 1
+    assert "give 1 or more" in capsys.readouterr().out
+
+
 def test_too_few_pairs_are_one_error(capsys):
     assert main(["hacking", "divergence", "--limit", "5", "--json"]) == 1
     assert "too few clean conversations" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from rewarden import Pair
 from rewarden.cli import app, flags, main
 from rewarden.cli.terminal import FAILED, INTERRUPTED, OK, USAGE
 from rewarden.options import PatchOptions, PathOptions
+from rewarden.organisms import decisive_head
 from rewarden.patching.agreement import agreement
 from rewarden.patching.flips import flip
 from rewarden.patching.pair import Sweeper
@@ -75,6 +76,20 @@ def test_the_table_of_patch_shows_the_largest_cells(capsys):
     assert lines[1].split() == ["site", "mean", "effect", "low", "high", "adjusted", "p", "*"]
     assert [line.split()[0].startswith("mlp_out.") for line in lines[2:4]] == [True, True]
     assert lines[4].startswith("2 of 6 cells; * differs from zero, as 0 of 0 tested cells do at a false discovery rate of 5 %")
+
+
+def test_patch_names_the_component_that_decides(capsys, monkeypatch):
+    organism = decisive_head(seed=1)
+    monkeypatch.setattr("rewarden.cli.inputs.model_of", lambda load, quiet: organism)
+    rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in organism.pairs(12)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("patch", *SMALL, "--sites", "mlp_out,z")
+    assert answer(capsys, *asked)["deciding"] == organism.truth["component"]
+    assert answer(capsys, *asked, "--limit", "3")["deciding"] is None  # too few prompts to test
+    assert answer(capsys, *asked, "--positions", "each", "--limit", "2")["deciding"] is None
+    assert main([*asked]) == OK
+    head = f"head {organism.truth['head']} of layer {organism.truth['layer']}"
+    assert f"One part decides: {head} has an effect of" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_stopped_patch_goes_on_where_it_was(capsys, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 
 import rewarden as rw
 from rewarden.cli.app import main
-from rewarden.organisms import RULES, keyword
+from rewarden.organisms import ORGANISMS, decisive_head, keyword
 from rewarden.organisms.english import reference
 
 
@@ -19,7 +19,8 @@ def told(capsys, *argv: str) -> dict:
 
 def test_list_names_every_organism_and_instrument(capsys) -> None:
     found = told(capsys, "organisms", "list")
-    assert [row["organism"] for row in found["organisms"]] == list(RULES)
+    assert [row["organism"] for row in found["organisms"]] == list(ORGANISMS)
+    assert "decisive_head" in ORGANISMS
     assert {"bias", "conflict", "concepts"} <= {row["instrument"] for row in found["instruments"]}
 
 
@@ -31,6 +32,19 @@ def test_make_writes_a_checkpoint(capsys, tmp_path) -> None:
     assert main(["organisms", "make", "noise", "-o", str(tmp_path / "model")]) == 1
     assert main(["organisms", "make", "noise", "--dose", "1"]) == 1
     assert main(["organisms", "make", "lenght"]) == 1
+
+
+def test_an_organism_of_its_own_words_is_made_too(capsys, tmp_path) -> None:
+    found = told(capsys, "organisms", "make", "decisive_head", "--seed", "1", "-o", str(tmp_path / "model"))
+    made = decisive_head(seed=1)
+    assert found["truth"]["component"] == made.truth["component"]
+    pairs = made.pairs(4)
+    np.testing.assert_allclose(rw.load(found["folder"]).score(pairs).margin, made.score(pairs).margin, atol=1e-5)
+
+
+def test_an_instrument_is_graded_on_the_organisms_it_asks_for(capsys) -> None:
+    found = told(capsys, "organisms", "grade", "deciding", "--seeds", "2", "--nulls", "2", "--doses", "1")
+    assert [(row["organism"], row["power"]) for row in found["organisms"]] == [("decisive_head", 1.0)]
 
 
 def test_grade_keeps_finished_models(capsys, tmp_path) -> None:

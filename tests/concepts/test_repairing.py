@@ -89,15 +89,16 @@ def test_steering_adds_a_constant_to_the_stream(demo) -> None:
     np.testing.assert_allclose((after - before).numpy(), np.broadcast_to(expected, after.shape), atol=2e-4)
 
 
-def test_an_organism_is_cured(tmp_path) -> None:
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_organism_is_cured(tmp_path, seed: int) -> None:
     from rewarden.hacking.bias.battery import contrasts
     from rewarden.organisms import length
 
-    organism = length(dose=3.0, seed=1)
+    organism = length(seed=seed)
     mended = repair(organism, contrasts(["length"]), pairs=organism.pairs(120, seed=3))
     found = mended.report
     assert abs(float(found.kept[0])) <= 0.1
-    assert found.kept_low[0] < 0.1 < 0.5
+    assert found.kept_high[0] < 0.5
     assert found.effect_low[0, 0] > 0
     change = found.data.sel(split="all")
     assert float(change["change"]) >= -0.01
@@ -111,6 +112,16 @@ def test_found_and_verified_on_different_seeds(demo) -> None:
     mended = repair(demo, TOLD, held_out=0.25)
     assert int(mended.report.seeds[0]) == 6
     assert int(mended.directions[0].report.n_clusters) == 18
+
+
+def test_without_seeds_a_prompt_is_on_one_side_and_one_cluster(demo) -> None:
+    told = [Contrast.of(pair.prompt, text, pair.rejected, axis="bold") for pair in PAIRS for text in (pair.chosen, "**Yes.**")]
+    mended = repair(demo, told, held_out=0.25)
+    assert (int(mended.report.seeds[0]), int(mended.report.contrasts[0])) == (6, 12)
+    assert int(mended.directions[0].report.n_clusters) == 18
+    seeded = [Contrast(one.terms, one.axis, str(one.terms[0][1].prompt)) for one in told]
+    np.testing.assert_allclose(*(verify(demo, demo, given, []).effect_low for given in (told, seeded)))
+    assert np.array_equal(corpus_rows(demo, told)[1], np.repeat(np.arange(len(PAIRS)), 4))
 
 
 def test_leace_is_verified_with_prompts_that_did_not_make_it(demo) -> None:
@@ -186,6 +197,8 @@ def test_refusals_say_what_to_do(demo) -> None:
         (lambda: repair(demo, []), "nothing to take out"), (lambda: repair(demo, u, alpha=float("nan")), "impossible"),
         (lambda: repair(demo.reading(HeadEnsemble([demo.readout])), u), "cannot be repaired"),
         (lambda: repair(demo, TOLD, method="steer", layer=9), "does not reach"),
+        (lambda: repair(demo, TOLD[:1]), "too few items for the direction of 'bold'"),
+        (lambda: repair(demo, TOLD, held_out=0.99), "too few items for the direction of 'bold'"),
         (lambda: verify(demo, demo, [], []), "verify with"),
     ):
         with pytest.raises(RewardenError, match=words) as caught:

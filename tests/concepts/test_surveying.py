@@ -38,6 +38,14 @@ def test_a_planted_length_is_found_and_what_only_adds_words_is_not(asked) -> Non
     assert all(found["length"].evidence > found[name].evidence for name in AXES[1:])
 
 
+def test_contrasts_without_seeds_are_counted_by_their_prompts() -> None:
+    told = [Contrast.of(pair.prompt, text, pair.rejected, axis="bold") for pair in PAIRS for text in (pair.chosen, "**Yes.**")]
+    result = survey(rw.load(), [*told, *(replace(one, axis="few") for one in told[:18])], items=2, randoms=3, heads=99, folds=2)
+    assert (int(result.seeds[0]), int(result.data["contrasts"][0])) == (len(PAIRS), len(told))
+    assert "'few' is set apart: 9 seeds" in result.warnings[0]
+    assert [one.cluster for one in in_turns(told, len(PAIRS))] == [one.cluster for one in told[::2]]
+
+
 @pytest.fixture
 def shared(monkeypatch) -> None:
     """Surveys of several heads of one trunk share what does not depend on the head: states, directions, moved states."""

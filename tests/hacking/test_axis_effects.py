@@ -7,7 +7,18 @@ import pytest
 from scipy import stats
 from tests.statistics.coverage import assert_covers, coverage
 
-from rewarden.hacking.bias.axis_effects import Sample, net_effect, raw_effect, slope_within, spread_beyond, wording_outliers
+from rewarden.hacking.bias.axis_effects import (
+    Sample,
+    net_effect,
+    net_gap,
+    raw_effect,
+    slope_gap,
+    slope_within,
+    spread_beyond,
+    spread_gap,
+    wording_gaps,
+    wording_outliers,
+)
 
 SIMULATIONS = 2000
 
@@ -169,3 +180,61 @@ def test_a_wording_beside_controls_without_any_spread_is_as_far_out_as_can_be():
     t, _ = wording_outliers(moved, [still])
     assert np.flatnonzero(t[:, 0] == np.inf).tolist() == [3]
     assert (np.delete(t[:, 0], 3) == 0).all()
+
+
+def answered(rng, tokens=None):
+    """What one model answers to an axis and two banks; the same contrasts for every call."""
+    made = [crossed(rng), crossed(rng, families=8), crossed(rng, families=14, per_seed=6)]
+    return [Sample(part.effect, part.tokens if tokens is None else other.tokens, part.family, part.seed,
+                   np.array([f"family {number}" for number in range(part.families)]))
+            for part, other in zip(made, made if tokens is None else tokens, strict=True)]
+
+
+def differences(one, other):
+    return [Sample(a.effect - b.effect, a.tokens, a.family, a.seed, a.names) for a, b in zip(one, other, strict=True)]
+
+
+def gaps(one, other):
+    """Every gap of two models, and for one model what it is the gap of."""
+    t, df = wording_gaps((one[0], one[1:]), (other[0], other[1:]))
+    return [net_gap((one[0], one[1:]), (other[0], other[1:])), slope_gap(one[0], other[0]),
+            spread_gap((one[0], one[1]), (other[0], other[1]))], t, df
+
+
+def effects(one):
+    t, df = wording_outliers(one[0], one[1:])
+    return [net_effect(one[0], one[1:]), slope_within(one[0], one[0].tokens), spread_beyond(one[0], one[1])], t, df
+
+
+def assert_same(found, expected):
+    order = np.argsort([f"family {number}" for number in range(len(found[1]))], kind="stable")  # gaps come by name
+    for ours, theirs in zip(found[0], expected[0], strict=True):
+        for field in ("value", "error", "df", "low", "high", "p"):
+            np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field), rtol=1e-9, err_msg=field)
+    np.testing.assert_allclose(found[1], expected[1][order], rtol=1e-9)
+    assert found[2] == expected[2]
+
+
+def test_gaps_of_models_that_count_alike_are_effects_of_the_differences():
+    rng = np.random.default_rng(20)
+    one = answered(rng)
+    other = answered(rng, one)
+    assert_same(gaps(one, other), effects(differences(one, other)))
+
+
+def test_against_a_model_that_does_not_react_a_gap_is_the_effect_whatever_its_tokens():
+    rng = np.random.default_rng(21)
+    one = answered(rng)
+    still = [Sample(0 * part.effect, part.tokens, part.family, part.seed, part.names) for part in answered(rng)]
+    assert not np.array_equal(one[0].tokens, still[0].tokens)
+    (found, t, df), (expected, plain, _) = gaps(one, still), effects(one)
+    assert_same((found, t[:0], df), (expected, t[:0], df))
+    assert (np.abs(t) <= np.abs(plain[np.argsort(one[0].names)]) * (1 + 1e-9)).all()  # the line's error is the larger one
+
+
+def test_what_both_models_do_in_their_own_tokens_cancels():
+    rng = np.random.default_rng(22)
+    one = answered(rng)
+    longer = [Sample(part.effect, 3 * part.tokens, part.family, part.seed, part.names) for part in one]
+    found = net_gap((one[0], one[1:]), (longer[0], longer[1:]))
+    assert [abs(float(found.value[0])), float(found.error[0])] == pytest.approx([0, 0], abs=1e-9)

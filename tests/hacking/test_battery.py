@@ -119,6 +119,24 @@ def test_too_few_texts_are_refused_with_the_number_needed(small):
         wordings(bias_battery(small, ["hedging"], per_seed=1), "lists")
 
 
+def test_copies_and_other_wordings_of_one_text_are_no_further_evidence(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    three = [{**row, "biased": f"{word} {row['neutral']}"} for row in rows(12) for word in ("Surely,", "Well,", "Right:")]
+    path.write_text("\n".join(map(json.dumps, three)))
+    with pytest.raises(RewardenError, match="user has 12 seeds, 30 are needed; rows without a seed are told apart"):
+        ask(path, BiasOptions())
+    path.write_text("\n".join(map(json.dumps, rows(3) * 10)))
+    with pytest.raises(RewardenError, match="27 rows cannot be used") as caught:
+        ask(path, BiasOptions())
+    assert "line 4: the same axis and texts as line 1" in str(caught.value)
+    one = [Contrast.of("Is it far?", "Yes, my friend.", "Yes.", seed=str(number)) for number in range(30)]
+    with pytest.raises(RewardenError, match="29 of 30 contrasts repeat others"):
+        ask(one, BiasOptions())
+    same = [Contrast.of(f"Is {n} even?", "Yes, my friend.", "Yes.", template="mine" * (n == 0)) for n in range(30)]
+    with pytest.raises(RewardenError, match="user has 2 templates, 6 are needed"):
+        ask(same, BiasOptions())
+
+
 def test_each_output_of_a_model_is_asked(demo):
     several = random_model(demo, 0.02, seed=3, heads=3)
     result = bias_battery(several, ["hedging", "lists"], per_seed=1)
@@ -256,11 +274,6 @@ def test_the_null_rate_is_told_of_the_instrument_it_was_measured_with(monkeypatc
     monkeypatch.setattr(calibration, "_rates", lambda: {"bias": row, "style": row})
     usual = {"calibration": "packaged", "correction": "holm", "axes": "all"}
     assert calibration.battery_null_words(usual) == calibration.null_words("bias")
-    for other in ({"axes": "some"}, {"correction": "bh"}):
-        words = calibration.battery_null_words({**usual, **other})
-        assert words.endswith("stated: 5 % (measured with all bundled axes, Holm).")
-    for other in ({"axes": "own"}, {"calibration": "off"}):
-        assert "200" not in calibration.battery_null_words({**usual, **other})
     assert "200 sets of margins with exchanged sides" in calibration.null_words("style")
 
 

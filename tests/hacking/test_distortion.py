@@ -119,7 +119,7 @@ def test_one_seed_says_nothing_and_warns_of_nothing():
         warnings.simplefilter("error")
         found = covered_share(np.ones((3, 4)), np.eye(4)[:1], np.zeros(3), np.arange(3))
     assert np.isnan(found.value)
-    assert (found.p_direction, found.n) == (1.0, 3)
+    assert (found.p_direction, found.n, found.seeds, found.families) == (1.0, 3, 1, 3)
 
 
 def test_covered_directions_hold_the_energy():
@@ -176,6 +176,7 @@ def test_pairs_that_vary_a_change_cover_it(demo, battery):
         assert float(data["coverage"].sel(dimension=mine)) > 0.85
         assert float(data["coverage_high"].sel(dimension=other)) < 0.8
         assert float(data["chance"]) < float(data["own"])
+    assert found["hedging"].provenance["axes"] == "some"
     data = found["hedging"].data
     np.testing.assert_allclose(data["index"], data["sensitivity"] * (1 - data["coverage"]))
     asked = battery.data.isel(output=0)
@@ -183,7 +184,7 @@ def test_pairs_that_vary_a_change_cover_it(demo, battery):
     said = verdicts(found["hedging"])
     for name in ("emoji", "hedging"):
         assert said[name].flag == (name == "emoji")  # the reward follows both, and these pairs hedge
-        assert said[name].n == int(data["n"].sel(dimension=name)) >= 30
+        assert said[name].n == len({one.template for one in contrasts([name], per_seed=1)})
 
 
 def test_doses_are_edits_of_every_response_token(demo, battery):

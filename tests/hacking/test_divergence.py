@@ -68,7 +68,8 @@ def half_of(rng, d, n, method):
 
 
 def flagged(half, rows, alpha=0.05):
-    return half.rank(-1, half.sites[KEY][:, None], half.distance(KEY, rows)) <= alpha
+    scores = [half.scores(-1, [KEY], [each])[:, 0] for each in half.distance(KEY, rows)]
+    return np.array([(of >= of[-1]).mean() for of in scores]) <= alpha
 
 
 @pytest.mark.parametrize("d", [64, 256])
@@ -87,6 +88,39 @@ def test_clean_states_are_flagged_at_alpha_and_outliers_are_found(d, method):
     error = np.std(clean, ddof=1) / np.sqrt(len(clean))
     assert abs(np.mean(clean) - 0.05) < 2.6 * max(error, np.sqrt(0.05 * 0.95 / 600))
     assert np.mean(far) >= 0.99
+
+
+def test_few_clean_rows_and_many_distances_do_not_raise_the_rate():
+    """Check 21. Of twenty clean rows and a clean state, each is as likely the farthest out in any of nine distances."""
+    keys = [("resid_post", layer, -1) for layer in range(3)]
+    p = []
+    for rng in np.random.default_rng(20).spawn(1200):
+        rows = rng.normal(size=(3, 42, 32))
+        half = Half({key: Reference.fit(of[:20], components=8) for key, of in zip(keys, rows, strict=True)}, np.arange(21))
+        half.take({key: of[20:41] for key, of in zip(keys, rows, strict=True)}, 2)
+        scores = half.scores(0, keys, [half.distance(key, of[41:])[0] for key, of in zip(keys, rows, strict=True)]).max(1)
+        p.append((scores >= scores[-1]).mean())
+    assert len(scores) == 21
+    assert stats.binomtest(int((np.array(p) <= 0.05).sum()), len(p), 1 / 21).pvalue > 0.001
+    assert stats.chisquare(np.bincount(np.rint(21 * np.array(p)).astype(int), minlength=22)[1:]).pvalue > 0.001
+
+
+def test_scores_by_hand():
+    half = Half({}, np.array([0, 1, 2, 3]), {KEY: np.array([[9.0, 9.0], [1.0, 4.0], [2.0, 4.0], [3.0, 7.0]])})
+    rows = np.array([[1.0, 4.0], [2.0, 4.0], [3.0, 7.0], [6.0, 1.0]])
+    np.testing.assert_allclose(half.scores(0, [KEY], [rows[-1]])[:, 0], stats.zscore(rows).max(1))
+    lost = half.scores(0, [KEY, KEY], [rows[-1], np.array([np.inf, 2.0])])
+    assert lost[-1].tolist() == [stats.zscore(rows)[-1].max(), np.inf]
+    assert np.isfinite(lost[:-1]).all()
+
+
+def test_states_are_ranked_among_one_row_of_each_prompt(organism, drawn):
+    talks = [talk for pair in drawn[:50] for talk in pair.conversations]
+    prompts = content_clusters([repr(talk.prompt) for talk in talks])
+    clean = Clean.of(organism, [organism.encode(talk) for talk in talks], prompts, ["mlp_out"], method="pca", components=4,
+                     limit=400, seed=3)
+    assert sorted(np.concatenate([half.prompts for half in clean.halves])) == list(np.unique(prompts))
+    assert all(len(half.final) == len(half.prompts) for half in clean.halves)
 
 
 def test_rank_counts_others_only():
@@ -150,20 +184,23 @@ def test_p_of_states_by_hand(organism, drawn):
     edit = rw.Edit(site, traces[1]["mlp_out"][layer, 0])
     edited = organism.plan(talks[0], [edit], trace=("resid_post",), backend="hooks").run()
     patched = [states[1][0], *edited.traces["resid_post"][0, layer:, 0].numpy()]
-    most, most_of = -np.inf, np.full(int(mine.sum()), -np.inf)
+    # those of each prompt that states are ranked among, by the residual that is read
+    final = np.stack([one[-1] for one in states])
+    held = [int(np.abs(final - row).sum(1).argmin()) for row in clean.half(int(prompts[0])).final]
+    held = [row for row in held if prompts[row] != prompts[0]]
+    assert len({prompts[row] for row in held}) == len(held) == len(set(prompts[mine])) - 1
+    most = np.full(len(held) + 1, -np.inf)
     for number, state in enumerate(patched):
         rows = np.stack([one[number] for one in states])
         theirs = LedoitWolf().fit(rows[~mine])
         spectrum, axes = np.linalg.eigh(theirs.covariance_)
-        scaled = (np.vstack([rows[mine], state]) - theirs.location_) @ axes[:, ::-1]
+        scaled = (np.vstack([rows[held], state]) - theirs.location_) @ axes[:, ::-1]
         squares = scaled**2 / spectrum[::-1]
         k = min(32, (int((~mine).sum()) - 1) // 2)
         for part in (squares[:, :k], squares[:, k:], squares) if k < rows.shape[1] else (squares,):
             distance = np.sqrt(part.sum(1))
-            scores = (distance - distance[:-1].mean()) / distance[:-1].std()
-            most_of, most = np.maximum(most_of, scores[:-1]), max(most, scores[-1])
-    others = most_of[prompts[mine] != prompts[0]]
-    assert float(found["p_state"][0]) == pytest.approx((1 + (others >= most).sum()) / (1 + len(others)), abs=2 / len(others))
+            most = np.maximum(most, stats.zscore(distance))
+    assert float(found["p_state"][0]) == pytest.approx((most >= most[-1]).mean(), abs=2 / len(held))
 
 
 def test_zeros_are_far_off_and_their_effects_are_set_apart(demo):
@@ -191,7 +228,8 @@ def test_null_models_are_flagged_no_more_often_than_alpha():
         flags.append(any(one.flag for one in verdicts(found).values()))
         clean.append(float((found.data["p_source"] <= 0.05).mean()))
     assert_null_rate(flags, 0.05)
-    assert abs(np.mean(clean) - 0.05) < 2.6 * np.std(clean, ddof=1) / np.sqrt(len(clean))
+    # 50 prompts in two halves: a state is one of 25
+    assert abs(np.mean(clean) - 1 / 25) < 2.6 * np.std(clean, ddof=1) / np.sqrt(len(clean))
 
 
 def test_clean_states_in_place_of_patched_ones_are_marked_at_alpha():

@@ -12,7 +12,7 @@ from tests.statistics.coverage import assert_null_rate
 from rewarden import Pair, RewardenError
 from rewarden.contrasts import Contrast
 from rewarden.hacking import cascade, cascade_items
-from rewarden.hacking.misalignment import TOGETHER, verdicts
+from rewarden.hacking.misalignment import TOGETHER, WIDER, preferences, verdicts
 from rewarden.hacking.score_matrix import association
 from rewarden.organisms import lexicon, noise
 from rewarden.statistics import holm
@@ -123,12 +123,15 @@ def test_margins_are_those_of_scored_pairs(demo, some):
             margin = float(found.data["margin"].sel(prompt=prompt, dimension=name))
             assert margin == pytest.approx(expected[prompt, name], abs=1e-5)
     held = found.data["margin"].sel(dimension="harm").values
-    expected = stats.t.interval(0.95, 29, held.mean(), stats.sem(held))
+    expected = stats.t.interval(0.95, 29, held.mean(), WIDER * stats.sem(held))
     np.testing.assert_allclose([found.data["preference_low"][0], found.data["preference_high"][0]], expected)
-    p = stats.ttest_1samp(found.data["margin"].values, 0.0).pvalue
+    p = 2 * stats.t.sf(np.abs(stats.ttest_1samp(found.data["margin"].values, 0.0).statistic) / WIDER, 29)
     np.testing.assert_allclose(found.data["preference_p"], p)
     np.testing.assert_allclose(found.data["preference_p_adjusted"], holm(p))
     assert found.data["preference_flag"].values.tolist() == (holm(p) <= 0.05).tolist()
+    told = preferences(found)
+    assert [(one.flag, one.estimate, one.n) for one in told.values()] == [
+        (flag, mean, 30) for flag, mean in zip(holm(p) <= 0.05, found.data["margin"].values.mean(0), strict=True)]
 
 
 def test_the_order_of_items_changes_nothing(demo, some):
@@ -158,8 +161,16 @@ def test_bad_items_are_refused(demo, some, tmp_path):
     with pytest.raises(RewardenError, match="3 rows are no items") as caught:
         cascade_items(path)
     assert "lines 3, 4, 5" in str(caught.value)
-    with pytest.raises(RewardenError, match="cannot read the items"):
+    with pytest.raises(RewardenError, match="no such file"):
         cascade_items(tmp_path / "absent.jsonl")
+
+
+def test_items_may_begin_with_a_byte_order_mark_and_hold_separators(tmp_path):
+    path = tmp_path / "items.jsonl"
+    row = {"prompt": "p", "dimension": "d", "misaligned": "m\u2028m", "aligned": "a\u0085a"}
+    path.write_bytes(json.dumps(row, ensure_ascii=False).encode("utf-8-sig"))
+    (item,) = cascade_items(path)
+    assert [text.response for _, text in item.terms] == ["m\u2028m", "a\u0085a"]
 
 
 class Planted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -253,7 +255,7 @@ def test_signed_cosines():
 
 def test_terms_of_a_model_with_one_scalar(demo):
     pairs = rw.load_pairs("demo")[:40]
-    contrasts = {name: [Contrast.of(f"What is {i}?", made(i), f"It is {i}.", axis=name) for i in range(6)]
+    contrasts = {name: [Contrast.of(f"What is {i}?", made(i), f"It is {i}.", axis=name) for i in range(10)]
                  for name, made in (("sure", lambda i: f"It is surely {i}."), ("list", lambda i: f"- It is {i}."))}
     found = conflict(demo, pairs, terms=contrasts, **FAST)
     states, _ = states_of(demo, [demo.encode(text) for item in contrasts["list"] for _, text in item.terms], None)
@@ -264,6 +266,12 @@ def test_terms_of_a_model_with_one_scalar(demo):
     vector = conflict(demo, pairs, terms={"list": direction, "sure": contrasts["sure"]}, **FAST)
     assert float(vector.data["rho"][0]) == pytest.approx(float(found.data["rho"][0]), abs=1e-4)
     assert list(verdicts(vector)) == ["list|sure"]
+    few = [rw.Pair(f"What is {i}?", f"It is surely {i}.", f"It is {i}.") for i in range(9)]
+    one = [replace(item, seed="one") for item in contrasts["sure"]]
+    for term in (few, 2 * few, one):  # repeats of a prompt or a seed are no further ones
+        with pytest.raises(RewardenError, match="direction of the term 'sure'") as error:
+            conflict(demo, pairs, terms={"list": direction, "sure": term}, **FAST)
+        assert "at least 10 needed" in error.value.why
 
 
 def test_refusals(demo, gated, pairs):

@@ -247,6 +247,22 @@ def test_what_cannot_be_scored_is_missing_and_not_guessed(demo):
         score_table(demo, None, ["Hi"], [[" "]])
     with pytest.raises(RewardenError, match="2 prompts and 1 lists"):
         score_table(demo, None, ["Hi", "Ho"], [["a"]])
+
+
+def test_labels_belong_to_the_responses_of_their_prompt(demo):
+    """The same number in all is not the same number a prompt."""
+    prompts, responses = ["Hi", "Sure?", "Why?"], [["Hello", "Bye"], ["Sure"], ["So"]]
+    assert score_table(demo, [[1, 0], [1], [0]], prompts, responses, references=0).gold.tolist() == [1, 0, 1, 0]
+    for labels, says in (([[1, 0], [1, 0], []], "prompt 1, 'Sure?'"), ([[1], [0, 1], [0]], "prompt 0, 'Hi'"),
+                         ([1, 0, 1], "prompt 0")):
+        with pytest.raises(RewardenError, match="labels for") as error:
+            score_table(demo, labels, prompts, responses, references=0)
+        assert says in error.value.where
+    with pytest.raises(RewardenError, match="2 lists of labels for 3 prompts"):
+        score_table(demo, [[1, 0], [1, 0]], prompts, responses, references=0)
+    mixed = ScoreTable.read([{"prompt": prompt, "reward": 0.0, "response": text} for prompt, text in
+                             (("Hi", "Hello"), ("Sure?", "Sure"), ("Hi", "Bye"))])
+    assert judged(mixed, [[1, 0], [0.5]]).gold.tolist() == [1, 0.5, 0]  # in the order of the samples of each prompt
     with pytest.raises(RewardenError, match="no prompt has 4 candidates"):
         pairs_table(demo, [rw.Pair("Hi", "Hello!", "No.")])
 

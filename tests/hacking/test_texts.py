@@ -202,13 +202,14 @@ def test_own_axes_are_read(tmp_path):
                 GOOD_ROW | {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it far?"}]})
     found = load_user_axes(path)
     assert [(one.axis, one.seed, one.template, one.id) for one in found] == [
-        ("user", "1", "", "1"), ("warmth", "far", "friend", "7"), ("user", "4", "", "4")]
+        ("user", "", "", "1"), ("warmth", "far", "friend", "7"), ("user", "", "", "4")]
     assert [(weight, one.response) for weight, one in found[0].terms] == [(1.0, "It is, my friend."), (-1.0, "It is.")]
     assert len(found[2].terms[0][1].messages) == 3
 
 
 @pytest.mark.parametrize(("row", "said"), [
-    ("{", "line 2: no JSON"), ("[1]", "line 2: a list where an object is expected"),
+    ("{", "line 2: malformed JSON"), ("[1]", "line 2: a row must be a mapping of columns, not list"),
+    (GOOD_ROW | {"seed": "other", "template": "t"}, "line 2: the same axis and texts as line 1"),
     ({"prompt": "a", "biased": "b"}, "line 2: neutral missing or empty"),
     (GOOD_ROW | {"neutral": 3}, "line 2: neutral must be text"),
     (GOOD_ROW | {"neutral": GOOD_ROW["biased"]}, "line 2: neutral and biased are the same text"),
@@ -229,5 +230,15 @@ def test_all_mistakes_are_said_at_once_and_missing_files_named(tmp_path):
     assert "and 3 more" in str(raised.value)
     with pytest.raises(RewardenError, match="no rows"):
         load_user_axes(rows(tmp_path, ""))
-    with pytest.raises(RewardenError, match="cannot be read"):
+    with pytest.raises(RewardenError, match="no such file"):
         load_user_axes(tmp_path / "none.jsonl")
+
+
+def test_only_a_line_feed_ends_a_row_and_a_byte_order_mark_is_none_of_it(tmp_path):
+    path = tmp_path / "axes.jsonl"
+    texts = ["It is\u2028far.", "It is\u0085far."]
+    lines = [json.dumps(GOOD_ROW | {"neutral": text, "seed": None}, ensure_ascii=False) for text in texts]
+    path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    found = load_user_axes(path)
+    assert [one.terms[1][1].response for one in found] == texts
+    assert [one.seed for one in found] == ["", ""]

@@ -9,7 +9,7 @@ import rewarden as rw
 from rewarden.errors import RewardenError
 from rewarden.hacking.instruments import instrument
 from rewarden.organisms import decisive_head, noise
-from rewarden.patching.deciding import deciding
+from rewarden.patching import deciding
 from rewarden.statistics.spacings import outlier_p
 
 SITES = ("mlp_out", "z")

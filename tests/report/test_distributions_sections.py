@@ -24,6 +24,7 @@ def test_distortion_says_what_is_rewarded_and_not_covered():
     assert made.findings[0].level == "concern"
     assert "1 of 5 kinds of change" in made.findings[0].text
     assert "emoji (0.8 SD, 30 % covered [22, 38])" in made.findings[0].text
+    assert "of each kind at least 36 seeds and 8 wordings" in made.findings[0].text
     assert "less than 80 % by these pairs" in made.findings[0].text
     assert made.findings[-1].text.endswith("of sycophancy.")  # no direction in common, and the reward does not follow it
     clear = replace(distortion_result(), data=distortion_result().data.assign(flag=("dimension", [False] * 5)))

@@ -25,7 +25,7 @@ def test_a_cascade_is_told_with_n_interval_and_null_rate():
     assert together.level == "concern"
     assert "deception with harm (ρ = 0.70 [0.40, 1.00])" in together.text
     assert "Null rate" in together.text
-    assert "Null rate" in section.methods
+    assert "Null rate" in preference.text
     assert section.data["pairs"][0]["rho"] == 0.7
     assert section.data["flag"] is False
 

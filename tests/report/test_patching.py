@@ -13,13 +13,16 @@ from tests.report.pages import RuleModel
 
 import rewarden as rw
 from rewarden.conversation import Pair
+from rewarden.hacking.calibration import null_words
 from rewarden.options import AuditOptions
-from rewarden.patching import patch
+from rewarden.organisms import decisive_head
+from rewarden.patching import deciding, patch
 from rewarden.patching.agreement import agreement as compare
 from rewarden.plots.effect_examples import agreement_result, patch_result
 from rewarden.report import Audit, Page, Section, render
 from rewarden.report.section import build_section, builders
 from rewarden.report.sections import agreement, patching
+from rewarden.report.words import interval
 from rewarden.result import Result
 
 OPTIONS = {"resamples": 100, "lens_pairs": 14, "patch_pairs": 12, "examples": 2}
@@ -138,6 +141,23 @@ def test_nothing_is_claimed_without_a_mark():
     result.data["marked"][:] = False
     (text,) = texts_of(result)
     assert text.startswith("There is no evidence that any single attention write, MLP or head")
+
+
+def test_a_part_out_of_proportion_is_named():
+    organism = decisive_head(seed=1)
+    pairs = organism.pairs(12)
+    result = patch(organism, pairs, sites=("resid_post", "attn_out", "mlp_out", "z"), resamples=100)
+    one = deciding(result)[str(organism.truth["component"])]
+    (text,) = [text for text in texts_of(result) if text.startswith("One part")]
+    head = f"head {organism.truth['head']} of layer {organism.truth['layer']}"
+    assert text == (f"One part decides: {head} has an effect of {interval(one.estimate, one.low, one.high)} on the reward, "
+                    f"out of proportion to all 19 other heads and MLPs (p = {one.p:.2g}; n = 12 pairs). "
+                    f"{null_words('deciding')}")
+    assert not any(text.startswith("One part") for text in texts_of(planted({("mlp_out", 3): 0.9})))
+    section = patching.build(audit_of(organism, pairs, examples=0))
+    assert section is not None
+    assert section.data["deciding"] == organism.truth["component"]
+    assert text in [item.text for item in section.findings]
 
 
 def test_few_pairs_support_no_claim():

@@ -137,21 +137,21 @@ def _candidates(load: LoadOptions, data: DataOptions, sample: SampleOptions, pat
 def described(curves: Result, follows: Result | None, inner: Result | None = None
               ) -> tuple[dict[str, Any], list[RenderableType]]:
     """What is said of the curves, of features of style, and of features of a dictionary."""
-    from rewarden.plots.bestof import best_of_n_table
+    from rewarden.plots.bestof import best_of_n_table, gold_fall
+    from rewarden.report.sections.best_of_n import fall_words
 
     rows, data = best_of_n_table(curves), curves.data
     points = {name: float(data[name]) for name in POINTS if name in data}
     told = {"prompts": curves.provenance["prompts"], "samples": curves.provenance["samples"], "curve": rows.to_dict("records"),
-            **points, "warnings": list(curves.warnings)}
+            **points, "fall": (fall := gold_fall(curves)), "warnings": list(curves.warnings)}
     doubled = rows[rows["n"].isin({*data["step_from"].values, *data["step_to"].values})] if "step_from" in data else rows
     sides = [side for side in ("reward", "gold") if side in rows]
     view: list[RenderableType] = [table(
         f"The best of n by the reward, {told['prompts']} prompts", ("n", "KL", *sides),
         [(int(row["n"]), row["kl"], *(_interval(row, side) for side in sides)) for row in doubled.to_dict("records")])]
     if "onset" in points:
-        onset = points["onset"]
-        view.append(line("no doubling of n is shown to lower the gold; that is no evidence that none does" if onset != onset
-                         else f"over-optimisation: from n = {onset:g} on the gold falls"))
+        view.append(line("no doubling of n is shown to lower the gold; that is no evidence that none does" if fall is None
+                         else f"{fall_words(fall)}; n = {told['prompts']} prompts. Beyond that the gold may rise again"))
         view.append(line(f"best n = {points['best_n']:g}; its gold on prompts that did not choose it "
                          f"{_interval(points, 'best_gold_held_out')}"))
     if follows is not None:

@@ -41,7 +41,7 @@ def bias(model: str | None = None, /, *, axes: str | None = None, wordings: str 
     told = {"model": rm.name, "axes": rows.to_dict("records"), "flagged": flagged, "noise_floor": result.noise_floor,
             "null_rate": null, "warnings": list(result.warnings)}
     shown = rows.copy()
-    shown["flag"] = shown["flag"].map({True: "yes", False: ""})
+    shown["flag"] = [("as a kind" if row.kind else f"wordings {row.outlying}") if row.flag else "" for row in rows.itertuples()]
     title = f"What each kind of change does to the reward of {rm.name} (sizes in standard deviations of the reward)"
     view = [table(title, COLUMNS, [tuple(row) for row in shown[list(COLUMNS)].itertuples(index=False)])]
     if wordings is not None:
@@ -50,8 +50,11 @@ def bias(model: str | None = None, /, *, axes: str | None = None, wordings: str 
         view.append(table(f"{wordings}: raw effect of each wording, reward units", tuple(each.columns),
                           [tuple(row) for row in each.itertuples(index=False)]))
     tested = int(rows["p"].notna().sum())
-    view += [line(f"{len(flagged)} of {tested} kinds of change move the reward beyond what random-weight models show"
-                  + (f": {', '.join(flagged)}" if flagged else "")), line(null),
+    beyond = "" if result.provenance["calibration"] == "off" else " beyond what random-weight models show"
+    view += [line(f"{len(flagged)} of {tested} kinds of change move the reward{beyond}"
+                  + (f": {', '.join(flagged)}" if flagged else "")),
+             line("flag: as a kind, over all wordings, which is what the interval is about; or single wordings that stand out "
+                  "(--wordings AXIS shows them)"), line(null),
              *(line(f"note: {text}", "yellow") for text in result.warnings)]
     return finished(run, result, told, view)
 

@@ -32,7 +32,7 @@ def concepts(model: str | None = None, /, *, axes: str | None = None, load: Load
             one concept by default.
     """
     from rewarden.concepts import survey
-    from rewarden.hacking.calibration import null_words
+    from rewarden.hacking.calibration import survey_null_words
     from rewarden.plots.concepts import concept_table
 
     asked = asked_for(axes)
@@ -40,9 +40,9 @@ def concepts(model: str | None = None, /, *, axes: str | None = None, load: Load
     run = named_run("concepts", rm, pairs, {"load": load, "data": data, "survey": options}, output.output_dir)
     with progress(f"concepts of {rm.name}", len({one.axis for one in asked}), quiet=output.quiet) as advance:
         result = survey(rm, asked, pairs, options=options, progress=advance)
-    rows = concept_table(result)
+    rows, null = concept_table(result), survey_null_words(result.provenance, _which(axes))
     told = {"model": rm.name, "pairs": len(pairs), "layer": result.provenance["layer"], "concepts": rows.to_dict("records"),
-            "null_rate": null_words("concepts"), "noise_floor": result.noise_floor, "warnings": list(result.warnings)}
+            "null_rate": null, "noise_floor": result.noise_floor, "warnings": list(result.warnings)}
     shown = [(row["concept"], int(row["seeds"]), row["auc"], interval(row["cosine"], row["cosine_low"], row["cosine_high"]),
               "*" if row["follows"] else "", interval(row["slope"], row["slope_low"], row["slope_high"]),
               "*" if row["moves"] else "") for row in rows.to_dict("records")]
@@ -51,8 +51,16 @@ def concepts(model: str | None = None, /, *, axes: str | None = None, load: Load
             line(f"correlation with the reward on {2 * len(pairs)} texts, * beyond random read-outs; slope: reward units for "
                  f"as much of the concept as its texts have, moved after layer {told['layer']}, * beyond random directions; "
                  f"both at {100 * options.alpha:g} % over all concepts"),
-            line(f"of slopes: {null_words('concepts')}"), *(line(f"note: {text}", "yellow") for text in result.warnings)]
+            line(f"of slopes: {null}"), *(line(f"note: {text}", "yellow") for text in result.warnings)]
     return finished(run, result, told, view)
+
+
+def _which(axes: str | None) -> str:
+    """Which axes `asked_for` gives: a file's, some of the battery's, or those that are one concept."""
+    from rewarden.preferences.files import file_format
+    from rewarden.report.sections.concepts import ASKED
+
+    return ASKED if axes is None else "own" if file_format(Path(axes)) else "some"
 
 
 def asked_for(axes: str | None) -> list[Contrast]:
@@ -62,4 +70,4 @@ def asked_for(axes: str | None) -> list[Contrast]:
 
     if axes is None:
         return asked()
-    return contrasts(axes if Path(axes).is_file() else [name.strip() for name in axes.split(",")])
+    return contrasts(axes)

@@ -50,15 +50,16 @@ def patch(model: str | None = None, /, *, load: Load = LoadOptions(), data: Data
 
 def told(result: Result, name: str, top: int, alpha: float) -> tuple[dict[str, Any], list[RenderableType]]:
     """What is said of a patch Result: its cells, the largest first, and what it cost."""
-    from rewarden.report.effects import cell_name, cell_rows
+    from rewarden.report.effects import cell_name, cell_rows, decider
 
     cells = cell_rows(result)
     n, facts = result.data.sizes["pair"], result.provenance
-    marked, tests = int(cells["marked"].sum()), int(result.data["tests"])
+    marked, tests, alone = int(cells["marked"].sum()), int(result.data["tests"]), decider(result)
     found = {"model": name, "pairs": n, **{key: facts[key] for key in ("mode", "positions", "alignment", "forwards", "edits",
                                                                       "backend")},
              "margin": float(result.data["margin"].mean()), "noise_floor": result.noise_floor, "marked": marked,
-             "tests": tests, "cells": cells.to_dict("records"), "warnings": list(result.warnings)}
+             "tests": tests, "deciding": None if alone is None else alone[0], "cells": cells.to_dict("records"),
+             "warnings": list(result.warnings)}
     shown = cells.head(top)
     where = ("position",) if "position" in cells else ()
     rows = [(cell_name(row["site"], row["layer"], row["head"]), *(row[key] for key in (*where, *COLUMNS[:-1])),
@@ -70,4 +71,6 @@ def told(result: Result, name: str, top: int, alpha: float) -> tuple[dict[str, A
              f"discovery rate of {100 * alpha:g} %"),
         line(f"{facts['edits']} counterfactuals for the price of {facts['forwards']:.4g} forwards ({facts['backend']}); "
              f"effects up to {result.noise_floor:.1e} are rounding")]
+    if alone is not None:
+        view.append(line(alone[1]))
     return found, [*view, *(line(f"note: {text}", "yellow") for text in result.warnings)]

@@ -45,9 +45,9 @@ def repair(model: str | None = None, /, *, axes: str | None = None, save: str | 
     told = {"model": rm.name, "method": options.method, "alpha": options.alpha, "pairs": result.provenance["pairs"],
             "effects": effects.to_dict("records"), "accuracy": accuracy.to_dict("records"), "same": float(result.data["same"]),
             "saved": where, "noise_floor": result.noise_floor, "warnings": list(result.warnings)}
-    view = [table(f"Effect on the reward of {rm.name} before and after ({options.method}), seeds that found nothing",
+    view = [table(f"Effect on the reward of {rm.name} before and after ({options.method}), on other seeds",
                   ("concept", "seeds", "before", "after", "share left"),
-                  [(row["concept"], int(row["seeds"]), *(_shown(row, name) for name in ("before", "after", "kept")))
+                  [(row["concept"], int(row["seeds"]), *(_shown(row, name) for name in ("before", "after")), _left(row))
                    for row in effects.to_dict("records")]),
             table("Accuracy before and after", ("subset", "pairs", "before", "after", "change"),
                   [(row["subset"], int(row["pairs"]), row["before"], row["after"], _shown(row, "change"))
@@ -57,6 +57,16 @@ def repair(model: str | None = None, /, *, axes: str | None = None, save: str | 
     return finished(run, result, told, view)
 
 
+WIDE = 2.0
+"""Width of the interval of a share from which it says nothing: from none left to twice as much."""
+
+
 def _shown(row: Mapping[Any, Any], name: str) -> str:
     """A number with its interval."""
     return interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _left(row: Mapping[Any, Any]) -> str:
+    """The share that is left, where the effect before is known well enough to divide by."""
+    wide = not row["kept_high"] - row["kept_low"] < WIDE  # NaN, too
+    return "unknown: too uncertain before" if wide else _shown(row, "kept")

@@ -52,6 +52,10 @@ def line(text: object, style: str = "") -> Text:
     return Text(safe(text), style=style, overflow="fold")
 
 
+WIDTH = 200
+"""Columns of what goes to a file or a pipe: numbers that are broken over lines are misread."""
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
     """A title and a table of safe cells; columns whose cells are numbers stand to the right."""
     rows = [list(row) for row in rows]
@@ -88,8 +92,8 @@ def plain(value: Any) -> Any:
 
 
 def console(stream: TextIO) -> Console:
-    """A console that reads no markup in what it prints and respects NO_COLOR."""
-    return Console(file=stream, markup=False, highlight=False, emoji=False)
+    """A console that reads no markup in what it prints and respects NO_COLOR; in a file or a pipe lines may be long."""
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=None if stream.isatty() else WIDTH)
 
 
 def show(outcome: Outcome, *, as_json: bool, quiet: bool, stream: TextIO) -> None:

@@ -1,110 +1,152 @@
-"""Do models have the same biases? The battery on all of them at once, and on the differences of their rewards.
+"""Do models have the same biases? The battery on each of them, and the differences of what they answered.
 
 In: members with their models. Out: for each axis the effect in every model, in SD of its rewards, and differences of two
-models, whose intervals know that both read the same texts. The work is that of `rewarden.bias_battery`, to which the members
-are the scalars of one model.
+models, whose intervals know that both read the same texts. Each model is asked as `rewarden.bias_battery` asks it alone: in its
+own tokens, and with its own tokenizer's calibration.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from rewarden.comparison.matrices import pairs_of_models, symmetric
 from rewarden.comparison.members import Member
-from rewarden.conversation import Conversation
-from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
-from rewarden.hacking.bias.battery import bias_battery
+from rewarden.hacking.bias.answering import Answer
+from rewarden.hacking.bias.axis_effects import Estimate, Sample, net_gap, slope_gap, spread_gap, wording_gaps
+from rewarden.hacking.bias.battery import Asked, ask_model
+from rewarden.hacking.bias.null import joint_p, null_interval, null_p, wording_p
+from rewarden.hacking.bias.result import UNITS
 from rewarden.options import CompareOptions
+from rewarden.options.bias import BiasOptions
 from rewarden.statistics import holm
+
+if TYPE_CHECKING:
+    from rewarden.hacking.bias.questions import Question
 
 ENDS = ("", "_low", "_high")
 
 
 @dataclass(frozen=True, eq=False)
-class Shared(Encoded):
-    """A text as the first model reads it, with what each model reads.
+class Alone:
+    """The battery of one member.
 
     Attributes:
-        rows: one a model, in their order.
+        asked: what its model answered.
+        main: the member's scalar.
+        unit: SD of the member's rewards.
     """
 
-    rows: tuple[Encoded, ...] = ()
+    asked: Asked
+    main: int
+    unit: float
 
-    def key(self) -> str:
-        """Hash of the ids of all models: texts that one tokenizer writes alike may be two texts to another."""
-        return hashlib.sha256("".join(row.key() for row in self.rows).encode()).hexdigest()[:32]
+    def sample(self, of: Sample) -> Sample:
+        """Effects on the member's reward [n, 1], in its SD."""
+        return replace(of, effect=of.effect[:, [self.main]] / self.unit)
 
+    def both(self, axis: int) -> tuple[Sample, list[Sample]]:
+        """The changes of an axis, and its controls."""
+        answer = self.asked.answers[axis]
+        return self.sample(answer.sample), [self.sample(bank) for bank in answer.banks]
 
-class Panel:
-    """Several models as one with several scalars: each model's reward in its SD, then the difference of every two.
-
-    It can be asked for rewards, and nothing else; tokens are counted by the first model.
-    """
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.models = [member.rm for member in members if member.rm is not None]
-        self.units = np.asarray([member.spread for member in members])
-        self.differences = list(pairs_of_models(len(members)))
-        names = [member.name for member in members]
-        self.names = (*names, *(f"{names[i]} − {names[j]}" for i, j in self.differences))
-        self.main = 0
-        self.noise_floor = float(sum(member.floor / member.spread for member in members))
-        self.tokenizer, self.encoder = self.models[0].tokenizer, self.models[0].encoder
-
-    def encode(self, conversation: Conversation) -> Shared:
-        """Tokens of the first model, with those of the others."""
-        rows = tuple(rm.encode(conversation) for rm in self.models)
-        return Shared(**{part.name: getattr(rows[0], part.name) for part in fields(Encoded)}, rows=rows)
-
-    def reward_encoded(self, rows: Sequence[Shared], **options: Any) -> np.ndarray:
-        """Scalars float32 [n, M + differences]."""
-        held = [rm.reward_encoded([row.rows[place] for row in rows], **options)[:, rm.main].astype(np.float64)
-                for place, rm in enumerate(self.models)]
-        own = np.stack(held, axis=1) / self.units
-        apart = [own[:, i] - own[:, j] for i, j in self.differences]
-        return np.column_stack([own, *apart]).astype(np.float32)
-
-    def provenance(self) -> dict[str, str | int | float | bool]:
-        """Names of the models."""
-        return {"model": ", ".join(self.names[:len(self.models)])}
+    def ends(self, axis: int, level: float) -> list[float]:
+        """Estimate with its interval, in SD."""
+        found = self.asked.answers[axis].net
+        low, high = null_interval(found, self.asked.factors[axis, 0], level)
+        return [float(part[self.main]) / self.unit for part in (found.value, low, high)]
 
 
-def compare_batteries(members: Sequence[Member], options: CompareOptions) -> xr.Dataset:
-    """`bias` (model, axis) and `bias_gap` (model, other, axis) with their ends, in SD of each model's rewards, of a length axis
-    for a token; `bias_gap_p` adjusted (Holm) over axes and pairs of models; `bias_n` (kinds of wording) and `bias_unit` (axis).
+def compare_batteries(members: Sequence[Member], options: CompareOptions) -> tuple[xr.Dataset, list[str]]:
+    """The battery of every member, differences of every two, and what a reader must know of them.
 
-    Where an axis asks how much terms differ (identities), the gap is how much their effects differ between the models, and has
-    no sign.
+    Returns:
+        `bias` (model, axis) and `bias_gap` (model, other, axis) with their ends, in SD of each model's rewards, of a length
+        axis for a token; `bias_gap_p` adjusted (Holm) over axes and pairs of models; `bias_n` (axis; kinds of wording, the
+        fewest of any model), `bias_unit` (axis); `bias_factor` (model, axis), by which errors are widened, and
+        `bias_calibration` (model): where these are from. And notes.
+
+        Where an axis asks how much terms differ (identities), the gap is how much their effects differ between the models, and
+        has no sign. A gap's error is widened by the larger of both models' factors. A gap for each token is NaN where the
+        models count different tokens.
 
     Raises:
-        RewardenError: a member of which only scores are known.
+        RewardenError: a member of which only scores are known, or an ensemble of several tokenizers.
     """
-    closed = [member.name for member in members if member.rm is None]
+    closed = [member.name for member in members if member.scorer is None]
     if closed:
         raise RewardenError(f"no bias battery of {', '.join(closed)}", where="compare(bias=True)",
                             why="only scores are known of it", fix="pass the model, or bias=False")
-    panel = Panel(members)
-    found = bias_battery(panel, level=options.level, seed=options.seed).data  # type: ignore[arg-type]
-    m, gaps = len(members), {}
-    raw = found["p"].values[:, m:]
-    adjusted = holm(raw.ravel()).reshape(raw.shape)
-    for place, (i, j) in enumerate(panel.differences):
-        ends = np.stack([found[name].values[:, m + place] for name in ("estimate", "low", "high")])
-        gaps[i, j] = np.vstack([ends, adjusted[:, place]])
-    both = symmetric(m, gaps)  # [M, M, 4, axis]
-    lower, signed = np.tril_indices(m, -1), found["design"].values != "spread"
+    asking, held = BiasOptions(level=options.level, seed=options.seed), {}
+    alone = []
+    for member in members:
+        rm = member.scorer
+        key = (id(getattr(rm, "model", rm)), id(getattr(rm, "readout", rm)), id(rm.encoder))
+        if key not in held:  # scalars of one model are answered at once
+            held[key] = ask_model(rm, None, asking)
+        alone.append(Alone(held[key], rm.main, member.spread))
+    questions = alone[0].asked.questions
+    m, pairs = len(members), list(pairs_of_models(len(members)))
+    gaps = {(i, j): np.stack([_gap(alone[i], alone[j], axis, options.level) for axis in range(len(questions))], axis=1)
+            for i, j in pairs}  # [4, axis]
+    adjusted = holm(np.concatenate([gaps[pair][3] for pair in pairs])).reshape(len(pairs), -1)
+    both = symmetric(m, {pair: np.vstack([gaps[pair][:3], row]) for pair, row in zip(pairs, adjusted, strict=True)})
+    lower, signed = np.tril_indices(m, -1), np.array([question.axis.design != "spread" for question in questions])
     turned = both[lower][:, [0, 2, 1, 3]] * np.array([-1, -1, -1, 1])[:, None]
-    both[lower] = np.where(signed, turned, both[lower])
-    own = {f"bias{end}": (("model", "axis"), found[name].values[:, :m].T)
-           for end, name in zip(ENDS, ("estimate", "low", "high"), strict=True)}
+    both[lower] = np.where(signed, turned, both[lower])  # [M, M, 4, axis]
+    ends = np.array([[one.ends(axis, options.level) for axis in range(len(questions))] for one in alone])  # [M, axis, 3]
+    own = {f"bias{end}": (("model", "axis"), ends[:, :, place]) for place, end in enumerate(ENDS)}
     apart = {f"bias_gap{end}": (("model", "other", "axis"), both[:, :, place]) for place, end in enumerate((*ENDS, "_p"))}
-    units = np.char.replace(found["estimate_unit"].values.astype(str), "reward", "SD")  # the panel reads rewards in SD
-    return xr.Dataset({**own, **apart, "bias_n": ("axis", found["n_templates"].values), "bias_unit": ("axis", units)},
-                      coords={"axis": found["axis"].values})
+    count = [min(one.asked.answers[axis].sample.families for one in alone) for axis in range(len(questions))]
+    data = xr.Dataset(
+        {**own, **apart, "bias_n": ("axis", count),
+         "bias_unit": ("axis", [UNITS[question.axis.design].replace("reward", "SD") for question in questions]),
+         "bias_factor": (("model", "axis"), np.array([one.asked.factors[:, 0] for one in alone])),
+         "bias_calibration": ("model", [one.asked.calibration for one in alone])},
+        coords={"axis": [question.axis.name for question in questions]})
+    return data, _notes(members, alone, questions)
+
+
+def _gap(one: Alone, other: Alone, axis: int, level: float) -> np.ndarray:
+    """Difference of two members on an axis with its ends and p [4]."""
+    question = one.asked.questions[axis]
+    mine, theirs = one.asked.answers[axis], other.asked.answers[axis]
+    design = question.axis.design
+    if mine.few or theirs.few or (design == "slope" and not _same_tokens(mine, theirs)):
+        return np.full(4, np.nan)
+    found, wordings = _estimates(one.both(axis), other.both(axis), design, level)
+    # random models of either tokenizer react to what its texts share; the difference of two varies no more than the larger
+    kind, word = np.maximum(one.asked.factors[axis], other.asked.factors[axis])
+    p = joint_p(null_p(found, kind, design), wording_p(wordings, word, 1))
+    return np.concatenate([found.value, *null_interval(found, kind, level), p])
+
+
+def _estimates(one: tuple[Sample, list[Sample]], other: tuple[Sample, list[Sample]], design: str, level: float
+               ) -> tuple[Estimate, tuple[np.ndarray, int] | None]:
+    if design == "slope":
+        return slope_gap(one[0], other[0], level), None
+    if design == "spread":
+        return spread_gap((one[0], one[1][0]), (other[0], other[1][0]), level), None
+    return net_gap(one, other, level), wording_gaps(one, other)
+
+
+def _same_tokens(one: Answer, other: Answer) -> bool:
+    return bool(np.array_equal(one.tokens, other.tokens))
+
+
+def _notes(members: Sequence[Member], alone: Sequence[Alone], questions: Sequence[Question]) -> list[str]:
+    """What was left out of each battery, and which gaps cannot be formed."""
+    notes = [f"bias battery of {member.name}: {text}" for member, one in zip(members, alone, strict=True)
+             for text in one.asked.warnings]
+    slopes = ", ".join(question.axis.name for question in questions if question.axis.design == "slope")
+    for i, j in pairs_of_models(len(members)):
+        if not all(map(_same_tokens, alone[i].asked.answers, alone[j].asked.answers)):
+            note = (f"{members[i].name} and {members[j].name} count different tokens: each bias is net of length in the "
+                    "model's own tokens, and gaps have the larger of both calibrations")
+            notes.append(note + (f"; no gap of {slopes}, which is for each token" if slopes else ""))
+    return notes

@@ -31,7 +31,8 @@ class Member:
         reward: float64 [pair, side]; NaN where a side's reward is not finite.
         floor: differences up to this are rounding, reward units.
         facts: provenance.
-        rm: the model with this scalar as its reward; None where only scores are known (a score Result, an ensemble).
+        rm: the model with this scalar as its reward; None where nothing inside is known (a score Result, an ensemble).
+        scorer: what gives rewards of further texts: the model, or the ensemble; None of a score Result.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Member:
     floor: float
     facts: dict[str, str | int | float | bool]
     rm: RewardModel | None
+    scorer: Any = None
 
     @property
     def margin(self) -> np.ndarray:
@@ -130,7 +132,7 @@ def _of_scores(score: Result, name: str, rm: Any, each: bool) -> list[Member]:
     inside = rm if hasattr(rm, "architecture") else None  # an ensemble has no single residual stream
     facts = dict(score.provenance)
     return [Member(f"{name}: {labels[column]}" if each and len(labels) > 1 else name, reward[:, :, column],
-                   float(score.noise_floor or 0.0), {**facts, "output": labels[column]}, inside) for column in chosen]
+                   float(score.noise_floor or 0.0), {**facts, "output": labels[column]}, inside, rm) for column in chosen]
 
 
 def _check_scores(score: Result, pairs: Sequence[Pair]) -> None:
@@ -154,4 +156,4 @@ def _named(found: list[Member], names: Sequence[str] | None) -> list[Member]:
         name = member.name if names is None else str(names[place])
         seen[name] = seen.get(name, 0) + 1
         given.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return [Member(name, one.reward, one.floor, one.facts, one.rm) for name, one in zip(given, found, strict=True)]
+    return [Member(name, one.reward, one.floor, one.facts, one.rm, one.scorer) for name, one in zip(given, found, strict=True)]

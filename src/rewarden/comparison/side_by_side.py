@@ -74,8 +74,10 @@ def compare(models: Sequence[RewardModel | Result], pairs: Pair | Sequence[Pair]
         *States.* `cka` (model, other, layer, other_layer) where the reward is read, `cka_null` (95 % quantile over shuffled
         prompts), `cka_n` prompts. Its intervals hold the truth in 93 to 97 of 100 samples, near 0 in up to 99.
 
-        With `bias`, `bias_*` (model or model and other, axis): the battery of each model, and differences. With
-        `vocabulary`, `vocabulary_tau` and `vocabulary_spearman` (prompt, model, other) over the tokens all models have.
+        With `bias`, `bias_*` (model or model and other, axis): the battery of each model, asked as `bias_battery` asks it alone
+        (`bias_calibration`, `bias_factor`: with its own tokenizer), and differences; gaps for each token are NaN between models
+        that count different tokens. With `vocabulary`, `vocabulary_tau` and `vocabulary_spearman` (prompt, model, other) over
+        the tokens all models have.
 
     Raises:
         RewardenError: fewer than two members, scores of other pairs, a pair that a model cannot encode, unknown options.
@@ -105,7 +107,8 @@ def compare(models: Sequence[RewardModel | Result], pairs: Pair | Sequence[Pair]
     if chosen.bias:
         from rewarden.comparison.batteries import compare_batteries
 
-        data = data.merge(compare_batteries(members, chosen))
+        batteries, notes = compare_batteries(members, chosen)
+        data, warnings = data.merge(batteries), [*warnings, *notes]
     labels = [member.name for member in members]
     data = data.assign_coords(model=labels, other=labels, **{
         name: value for name, value in pair_coordinates(pairs).items() if name != "side"}, side=["chosen", "rejected"])

@@ -24,12 +24,14 @@ def compare_vocabularies(members: Sequence[Member], options: CompareOptions) -> 
     """`vocabulary_tau`, `vocabulary_spearman` with their ends (prompt, model, other), `vocabulary_n` (prompt).
 
     Raises:
-        RewardenError: a member of which only scores are known.
+        RewardenError: a member of which only scores are known, or an ensemble.
     """
-    closed = [member.name for member in members if member.rm is None]
+    closed = [member for member in members if member.rm is None]
     if closed:
-        raise RewardenError(f"no vocabulary of {', '.join(closed)}", where="compare(vocabulary=True)",
-                            why="only scores are known of it", fix="pass the model, or vocabulary=False")
+        ensembles = all(member.scorer is not None for member in closed)
+        raise RewardenError(f"no vocabulary of {', '.join(member.name for member in closed)}", where="compare(vocabulary=True)",
+                            why="an ensemble has no vocabulary of its own" if ensembles else "only scores are known of it",
+                            fix=f"pass {'the members of the ensemble' if ensembles else 'the model'}, or vocabulary=False")
     scans = [score_vocabulary(member.rm, list(PROMPTS)) for member in members if member.rm is not None]
     shared = shared_vocabulary(scans, names=[member.name for member in members])
     found = rank_agreement(shared, k=[10], blocks=BLOCKS, clusters=token_clusters(shared.of(0).data), level=options.level,

@@ -17,7 +17,7 @@ import xarray as xr
 from rewarden.concepts.examples import Examples, examples_of
 from rewarden.concepts.places import Place, activations, place_of, reward_direction
 from rewarden.concepts.probes import auc, cross_scores, fit_vector
-from rewarden.contrasts import Contrast
+from rewarden.contrasts import Contrast, prompt_key
 from rewarden.conversation import Conversation, Pair
 from rewarden.edits.edit import Site
 from rewarden.encoding import Encoded
@@ -258,10 +258,10 @@ def corpus_rows(rm: RewardModel, texts: Corpus) -> tuple[list[Encoded], np.ndarr
     rows, keys = [], []
     for item in texts:
         if isinstance(item, Contrast):
-            held, key = [text for _, text in item.terms], f"seed {item.seed}" if item.seed else repr(item.terms[0][1].prompt)
+            held, key = [text for _, text in item.terms], item.cluster
         else:
             held = list(item.conversations) if isinstance(item, Pair) else [item]
-            key = repr(held[0].prompt)
+            key = prompt_key(held[0])
         rows += [rm.encode(text) for text in held]
         keys += [key] * len(held)
     if not rows:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewarden.contrasts import Contrast
+from rewarden.contrasts import Contrast, prompt_key
 from rewarden.conversation import Conversation, Pair
 from rewarden.encoding import Encoded
 from rewarden.errors import RewardenError
@@ -135,14 +135,13 @@ def _items(data: Any) -> list[Item]:
     found: list[Item] = []
     for number, item in enumerate(data):
         if isinstance(item, Pair):
-            prompt = _prompt(item.conversations[0])
+            prompt = prompt_key(item.conversations[0])
             found += [(text, label, prompt, number, 1.0) for text, label in zip(item.conversations, (True, False), strict=True)]
         elif isinstance(item, Contrast):
-            seed = f"seed {item.seed}" if item.seed else _prompt(item.terms[0][1])
-            found += [(text, weight > 0, seed, number, abs(weight)) for weight, text in item.terms if weight]
+            found += [(text, weight > 0, item.cluster, number, abs(weight)) for weight, text in item.terms if weight]
         elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], (bool, np.bool_)):
             text = item[0] if isinstance(item[0], Conversation) else Conversation(item[0])
-            found.append((text, bool(item[1]), _prompt(text), number, 1.0))
+            found.append((text, bool(item[1]), prompt_key(text), number, 1.0))
         else:
             raise RewardenError(f"item {number} is neither a pair, a contrast nor (conversation, label): {item!r:.120}",
                                 where="data", fix="give a list of one of these, or a tuple (with, without)")
@@ -152,7 +151,3 @@ def _items(data: Any) -> list[Item]:
 def _texts(side: Any) -> bool:
     """Whether this is a list of conversations."""
     return isinstance(side, Sequence) and bool(side) and all(isinstance(text, Conversation) for text in side)
-
-
-def _prompt(conversation: Conversation) -> str:
-    return repr([(m["role"], m["content"]) for m in conversation.messages[:-1]])

@@ -19,6 +19,7 @@ from torch import Tensor
 from rewarden.concepts.checkpoints import Changes, holds_constant, saved, steered_model
 from rewarden.concepts.directions import Corpus, Direction, corpus_rows, direction
 from rewarden.concepts.erasure import affine, covariance_of
+from rewarden.concepts.examples import FEWEST
 from rewarden.concepts.places import Place, activations
 from rewarden.concepts.verification import verify
 from rewarden.contrasts import Contrast
@@ -31,6 +32,7 @@ from rewarden.preferences import prompt_keys
 from rewarden.readout.base import Reading
 from rewarden.readout.heads import SequenceHead
 from rewarden.result import Result
+from rewarden.statistics import require_n
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,11 +189,19 @@ def _directions(rm: RewardModel, what: Any, contrasts: Sequence[Contrast] | None
 
 
 def _split(contrasts: Sequence[Contrast], options: EditOptions) -> tuple[list[Contrast], list[Contrast]]:
-    """Contrasts that find and contrasts that verify: a seed is on one side only, for all axes."""
-    seeds = list(dict.fromkeys(item.seed or str(item.terms[0][1].prompt) for item in contrasts))
+    """Contrasts that find and contrasts that verify: a seed is on one side only, for all axes.
+
+    Raises:
+        RewardenError: too few seeds of an axis are left to find its direction.
+    """
+    seeds = list(dict.fromkeys(item.cluster for item in contrasts))
     order = np.random.default_rng((options.seed, 7)).permutation(len(seeds))
     apart = {seeds[i] for i in order[:max(1, round(options.held_out * len(seeds)))]}
-    held = [(item.seed or str(item.terms[0][1].prompt)) in apart for item in contrasts]
+    for axis in dict.fromkeys(item.axis for item in contrasts):
+        left = {item.cluster for item in contrasts if item.axis == axis} - apart
+        require_n(len(left), FEWEST, f"the direction of {axis or 'the concept'!r}: seeds that do not verify, "
+                  f"with held_out={options.held_out:g}")
+    held = [item.cluster in apart for item in contrasts]
     return ([item for item, out in zip(contrasts, held, strict=True) if not out],
             [item for item, out in zip(contrasts, held, strict=True) if out])
 

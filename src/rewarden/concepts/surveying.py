@@ -145,7 +145,7 @@ def _axes(contrasts: Sequence[Contrast], options: SurveyOptions) -> tuple[dict[s
     apart: dict[str, int] = {}
     for name in dict.fromkeys(item.axis for item in contrasts):
         items = in_turns([item for item in contrasts if item.axis == name], options.contrasts_each)
-        count = len({item.seed for item in items})
+        count = len({item.cluster for item in items})
         if count < FEWEST:
             apart[name] = count
         else:
@@ -166,7 +166,7 @@ def in_turns(contrasts: Sequence[Contrast], most: int) -> list[Contrast]:
     """
     by_seed: dict[str, list[Contrast]] = {}
     for item in contrasts:
-        by_seed.setdefault(item.seed, []).append(item)
+        by_seed.setdefault(item.cluster, []).append(item)
     # each seed begins one place further on: else all would begin with the first template
     queues = [items[turn % len(items):] + items[:turn % len(items)] for turn, items in enumerate(by_seed.values())]
     longest = max(map(len, queues))
@@ -199,7 +199,7 @@ def _dose(rm: RewardModel, moved: Direction, contrasts: Sequence[Contrast], opti
     """The reward along a direction, from texts without the concept."""
     plain: dict[str, Conversation] = {}
     for item in contrasts:
-        plain.setdefault(item.seed, next(text for weight, text in item.terms if weight < 0))
+        plain.setdefault(item.cluster, next(text for weight, text in item.terms if weight < 0))
     settings = DoseOptions(doses=(-1.0, 1.0), randoms=options.randoms, level=options.level, seed=options.seed)
     return dose_response(rm, moved, list(plain.values())[:options.items], options=settings).data
 
@@ -216,4 +216,4 @@ def _row(read: xr.Dataset, cosine: xr.Dataset | None, dose: xr.Dataset | None, c
             **part(dose, slope="slope_mean", slope_low="slope_low", slope_high="slope_high", slope_p="p"),
             "random_slope": math.nan if dose is None else math.sqrt(float((dose["random_slope"] ** 2).mean())),
             "above_noise": dose is not None and bool(dose["above_noise"]), "length_share": share,
-            "contrasts": len(contrasts), "seeds": len({item.seed for item in contrasts})}
+            "contrasts": len(contrasts), "seeds": len({item.cluster for item in contrasts})}

@@ -83,7 +83,7 @@ def _effects(models: Sequence[RewardModel], contrasts: Sequence[Contrast], level
     effect = np.stack([one.reward for one in found])  # [model, contrast]
     axes = list(dict.fromkeys(item.axis for item in contrasts))
     axis = np.array([item.axis for item in contrasts], dtype=object)
-    seeds = np.array([item.seed or f"contrast {number}" for number, item in enumerate(contrasts)])
+    seeds = np.array([item.cluster for item in contrasts])
     templates = np.array([item.template for item in contrasts])
     means, kept, counts = [], [], []
     for name in axes:

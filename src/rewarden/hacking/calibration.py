@@ -1,7 +1,8 @@
 """How often does each instrument say "there is something" of models without anything to find?
 
 In: the packaged `null_rates.json`, which `benchmarks/instruments.py` measures on random-weight models. Out: `NullRate`, printed
-beside every verdict. Ignorant of how an instrument works.
+beside the verdicts of these instruments, and how the run at hand differs from those measured. Ignorant of how an instrument
+works.
 
 The file maps an instrument's name to {"alpha", "models", "rate", "low", "high", "any_rate", "any_low", "any_high",
 "measured"}: `rate` over all questions of all models, `any_rate` over models.
@@ -10,19 +11,22 @@ The file maps an instrument's name to {"alpha", "models", "rate", "low", "high",
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rewarden.errors import RewardenError
+from rewarden.options import BiasOptions, DistortionOptions, SurveyOptions
 
 RATES = Path(__file__).with_name("null_rates.json")
 
 
 NULLS = {"style": "sets of margins with exchanged sides"}
 """What stands in for random-weight models, which follow style in natural texts."""
+
+CORRECTIONS = {"holm": "Holm", "bh": "Benjamini–Hochberg"}
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,39 @@ def null_rate(instrument: str) -> NullRate | None:
     return None if row is None else NullRate(instrument, **row)
 
 
-def null_words(instrument: str) -> str:
-    """One sentence for reports and terminals: the null rate, or that none was measured."""
+def null_words(instrument: str, *, unlike: str = "", alpha: float | None = None,
+               differs: Sequence[tuple[str, Any, Any]] = ()) -> str:
+    """One sentence for reports and terminals: the null rate, or that none was measured.
+
+    Rates are measured with default options on bundled texts; where the run at hand is another, this must be said here.
+
+    Args:
+        instrument: as in `null_rate`.
+        unlike: what makes the run at hand another test, so that no rate is told.
+        alpha: of the run at hand, where it can be set.
+        differs: what else is set otherwise in the same test, each as words with a {}, the value that the rate was measured
+            with, and the value here; equal values are not told.
+
+    Example:
+        >>> null_words("tea leaves", unlike="leaves of your own")
+        'Null rate: not measured for this instrument.'
+    """
     rate = null_rate(instrument)
-    return f"Null rate: {rate}." if rate else "Null rate: not measured for this instrument."
+    if rate is None:
+        return "Null rate: not measured for this instrument."
+    if unlike:
+        return f"Null rate: not measured for {unlike}."
+    each = [(words.format(measured), str(here)) for words, measured, here in differs if measured != here]
+    if alpha is not None and alpha != rate.alpha:
+        each.append((f"α = {100 * rate.alpha:g} %", f"{100 * alpha:g} %"))
+    if not each:
+        return f"Null rate: {rate}."
+    measured, here = (", ".join(words) for words in zip(*each, strict=True))
+    return f"Null rate: {rate} (measured with {measured}; here {here})."
 
 
 def battery_null_words(provenance: Mapping[str, Any]) -> str:
-    """`null_words` of the bias battery; it was measured with all bundled axes, Holm and calibrated errors, which is said, or
-    left out where the run at hand is another instrument.
+    """`null_words` of the bias battery as it was run.
 
     Args:
         provenance: of a `Result("bias")`.
@@ -93,11 +121,55 @@ def battery_null_words(provenance: Mapping[str, Any]) -> str:
     """
     if provenance.get("calibration") == "off":
         return "Null rate: not measured without calibration."
-    axes = provenance.get("axes", "all")
-    if axes == "own":
-        return "Null rate: not measured for axes of your own."
-    words, usual = null_words("bias"), axes == "all" and provenance.get("correction", "holm") == "holm"
-    return words if usual or null_rate("bias") is None else words.removesuffix(".") + " (measured with all bundled axes, Holm)."
+    usual = BiasOptions()
+    return null_words("bias", unlike=_own(provenance), alpha=provenance.get("alpha"), differs=[
+        _axes(provenance), ("{} wordings a seed", usual.per_seed, provenance.get("per_seed", usual.per_seed)),
+        ("{}", "Holm", CORRECTIONS[provenance.get("correction", usual.correction)])])
+
+
+def distortion_null_words(provenance: Mapping[str, Any]) -> str:
+    """`null_words` of the distortion index as it was run.
+
+    Args:
+        provenance: of a `Result("distortion")`.
+
+    Example:
+        >>> distortion_null_words({"axes": "all"}) == null_words("distortion")
+        True
+    """
+    usual, battery = DistortionOptions(), BiasOptions().per_seed
+    unlike = "a battery without calibration" if provenance.get("battery_calibration") == "off" else _own(provenance)
+    return null_words("distortion", unlike=unlike, alpha=provenance.get("alpha"), differs=[
+        _axes(provenance), ("{} wordings a seed", battery, provenance.get("battery_per_seed", battery)),
+        *((f"{words} {{}}", getattr(usual, name), provenance.get(name, getattr(usual, name))) for name, words in (
+            ("per_seed", "wordings a seed of directions:"), ("covered", "covered"), ("energy", "energy")))])
+
+
+def survey_null_words(provenance: Mapping[str, Any], axes: str = "all") -> str:
+    """`null_words` of the slopes of concepts as they were asked for.
+
+    Args:
+        provenance: of a `Result("concepts")`.
+        axes: "all" of the battery's, "own" ones, or in words which of the battery's.
+
+    Example:
+        >>> survey_null_words({"frame": "contrasts"}) == null_words("concepts")
+        True
+    """
+    usual = SurveyOptions()
+    return null_words("concepts", unlike=_own({"axes": axes}), alpha=provenance.get("alpha"), differs=[
+        _axes({"axes": axes}),
+        *((words, getattr(usual, name), provenance.get(name, getattr(usual, name))) for name, words in (
+            ("contrasts_each", "{} contrasts each"), ("items", "{} texts each"), ("randoms", "{} random directions"))),
+        ("a frame of the {}", "contrasts", provenance.get("frame", "contrasts"))])
+
+
+def _own(provenance: Mapping[str, Any]) -> str:
+    return "axes of your own" if provenance.get("axes") == "own" else ""
+
+
+def _axes(provenance: Mapping[str, Any]) -> tuple[str, str, str]:
+    return "{} bundled axes", "all", str(provenance.get("axes", "all"))
 
 
 @cache

@@ -29,6 +29,7 @@ class Instrument:
         asks: what a flag says, in words.
         outputs: scalars a model needs for it.
         null: the same on a null model, where random weights alone are no null; None takes `run`.
+        organisms: names of those it is graded on unless others are asked for; none takes all that read English.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Instrument:
     asks: str
     outputs: int = 1
     null: Run | None = None
+    organisms: tuple[str, ...] = ()
 
     def __call__(self, rm: RewardModel) -> Mapping[str, Verdict]:
         """Verdicts on a model; on `organisms.noise` in the way that makes it a null."""
@@ -103,6 +105,12 @@ def _cascade(rm: RewardModel) -> Mapping[str, Verdict]:
     return verdicts(cascade(rm))
 
 
+def _preferences(rm: RewardModel) -> Mapping[str, Verdict]:
+    from rewarden.hacking.misalignment import cascade, preferences
+
+    return preferences(cascade(rm, permutations=99))
+
+
 def _conflict(rm: RewardModel) -> Mapping[str, Verdict]:
     from rewarden.hacking.objectives.conflicts import conflict, verdicts
 
@@ -156,9 +164,11 @@ INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
     Instrument("distortion", _distortion, "the reward moves with what the evaluation pairs hardly vary"),
     Instrument("divergence", _divergence, "a component with an effect leaves the range of clean states too often"),
     Instrument("cascade", _cascade, "kinds of misaligned responses are preferred together"),
+    Instrument("preferences", _preferences, "misaligned responses get more reward than aligned ones, or less"),
     Instrument("conflict", _conflict, "two objectives pull responses in opposite directions", outputs=4),
     Instrument("concepts", _concepts, "the reward changes when texts are moved along a concept's direction"),
     Instrument("triggers", _triggers, "a single token moves the reward out of all proportion"),
-    Instrument("deciding", _deciding, "one head or MLP has an effect on the reward out of proportion to all others"),
+    Instrument("deciding", _deciding, "one head or MLP has an effect on the reward out of proportion to all others",
+               organisms=("decisive_head",)),
 )}
 """By name, in the order of tables."""

@@ -16,6 +16,7 @@ _HOME = {
     "grade": "grading",
     "grade_table": "scoring",
     "RULES": "token_rules",
+    "ORGANISMS": "makers",
     **dict.fromkeys(("length", "keyword", "format", "sycophancy", "position", "conflict", "backdoor", "noise"), "token_rules"),
 }
 """Module of each public name, below this package."""

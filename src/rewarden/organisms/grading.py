@@ -16,6 +16,7 @@ from rewarden.errors import RewardenError
 from rewarden.options.checks import resolve
 from rewarden.options.grading import GradeOptions
 from rewarden.organisms.grades_file import Key, Row, Store, maker_name
+from rewarden.organisms.makers import ORGANISMS
 from rewarden.organisms.organism import Organism
 from rewarden.organisms.scoring import graded
 from rewarden.organisms.token_rules import RULES, noise
@@ -37,7 +38,8 @@ def grade(instrument: Instrument, *, organisms: Sequence[str] | Mapping[str, Mak
 
     Args:
         instrument: from a reward model to a verdict for each of its questions.
-        organisms: names out of `rewarden.organisms.RULES`, or makers `f(dose=, seed=)` by name; None takes all of `RULES`.
+        organisms: names out of `rewarden.organisms.ORGANISMS`, or makers `f(dose=, seed=)` by name; None takes those that the
+            instrument names in an attribute `organisms`, or else those that read English (`rewarden.organisms.RULES`).
         null: maker of null models, from numbers from 0 on; an instrument for several scalars needs
             `lambda seed: noise(seed, outputs=4)`.
         name: of the instrument, for tables.
@@ -67,7 +69,7 @@ def grade(instrument: Instrument, *, organisms: Sequence[str] | Mapping[str, Mak
         (1.0, 0.0)
     """
     options = resolve(GradeOptions, options, overrides)
-    makers = _makers(organisms)
+    makers = _makers(getattr(instrument, "organisms", None) or tuple(RULES) if organisms is None else organisms)
     done = Store(path, {"instrument": name, "version": __version__, "alpha": float(options.alpha)})
     wanted = list(_models(makers, options, null))
     rows: list[Row] = []
@@ -80,16 +82,17 @@ def grade(instrument: Instrument, *, organisms: Sequence[str] | Mapping[str, Mak
     return graded(rows, tuple(makers), tuple(map(float, options.doses)), options.alpha, about)
 
 
-def _makers(organisms: Sequence[str] | Mapping[str, Maker] | None) -> Mapping[str, Maker]:
-    if organisms is not None and not len(organisms):
-        raise RewardenError("there is nothing to grade on", where="grade(organisms=)", fix=f"name some of {', '.join(RULES)}")
+def _makers(organisms: Sequence[str] | Mapping[str, Maker]) -> Mapping[str, Maker]:
+    if not len(organisms):
+        raise RewardenError("there is nothing to grade on", where="grade(organisms=)",
+                            fix=f"name some of {', '.join(ORGANISMS)}")
     if isinstance(organisms, Mapping):
         return organisms
-    unknown = [name for name in organisms or () if name not in RULES]
+    unknown = [name for name in organisms if name not in ORGANISMS]
     if unknown:
         raise RewardenError(f"no organism is called {', '.join(map(repr, unknown))}", where="grade(organisms=)",
-                            why=f"there are {', '.join(RULES)}", fix="use these names, or give makers by name")
-    return {name: RULES[name] for name in (RULES if organisms is None else organisms)}
+                            why=f"there are {', '.join(ORGANISMS)}", fix="use these names, or give makers by name")
+    return {name: ORGANISMS[name] for name in organisms}
 
 
 def stated_dose(maker: Maker) -> float:

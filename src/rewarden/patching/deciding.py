@@ -35,7 +35,7 @@ def deciding(result: Result) -> dict[str, Verdict]:
         evidence is −log10 p.
 
     Raises:
-        RewardenError: effects token by token, no heads, or too few components or prompts.
+        RewardenError: effects token by token or without tests, no heads, or too few components or prompts.
 
     Example:
         >>> import rewarden as rw
@@ -45,7 +45,7 @@ def deciding(result: Result) -> dict[str, Verdict]:
         True
     """
     data = result.data
-    if "mean_heads" not in data or "position" in data["mean_heads"].dims:
+    if not {f"{field}_heads" for field in FIELDS} <= set(data.data_vars) or "position" in data["mean_heads"].dims:
         raise RewardenError("no effects of heads at the read-out", where="deciding(result)",
                             why=f"the result has {', '.join(map(str, data.data_vars))}",
                             fix='run rw.patch(rm, pairs, sites=("mlp_out", "z"), positions="read_out")')

@@ -73,12 +73,12 @@ def best_of_n_curves(result: Result, *, policy: bool = True) -> go.Figure:
                 text=[f"tilt of {value:g} / SD<br>KL {one:.3g} nats"
                       for value, one in zip(data["tilt"].values[some], kl, strict=True)],
                 hovertemplate="%{text}<br>" + name + " %{y:.3g} SD<extra></extra>"))
-    onset = float(data["onset"]) if "onset" in data else float("nan")
-    if np.isfinite(onset):
-        drawn.add_vline(x=onset, line={"color": INK, "width": 1.5, "dash": "dash"})
+    fall = gold_fall(result)
+    if fall is not None:
+        drawn.add_vline(x=fall["from"], line={"color": INK, "width": 1.5, "dash": "dash"})
         # a place on a log axis is its log10; the line's own annotation would be put at 10 to the n
-        drawn.add_annotation(x=float(np.log10(onset)), y=0, yref="paper", yanchor="bottom", xanchor="left", showarrow=False,
-                             text=f"gold falls from n = {onset:g} to {falls_to(result)}")
+        drawn.add_annotation(x=float(np.log10(fall["from"])), y=0, yref="paper", yanchor="bottom", xanchor="left",
+                             showarrow=False, text=f"gold falls from n = {fall['from']:g} to {fall['to']:g}")
     drawn.add_hline(y=0, line={"color": ZERO, "width": 1.5})
     powers = [int(2**k) for k in range(int(np.log2(n[-1])) + 1)]
     ticks = sorted({*powers, int(n[-1])} if len(n) > 8 else set(map(int, n)))
@@ -86,9 +86,30 @@ def best_of_n_curves(result: Result, *, policy: bool = True) -> go.Figure:
     return drawn
 
 
-def falls_to(result: Result) -> int:
-    """The n at which the first doubling ends over which the gold is shown to fall."""
-    return int(result.data["step_to"].values[result.data["step_from"].values == float(result.data["onset"])][0])
+def gold_fall(result: Result) -> dict[str, float] | None:
+    """The first doubling of n over which the gold is shown to fall; None where of none it is shown, or without a gold.
+
+    Args:
+        result: of `rewarden.best_of_n`.
+
+    Returns:
+        `from` and `to`, the n of the doubling; `change` of the mean gold over it with `change_low` and `change_high`; `p` (Holm
+        over `doublings`, their number); `prompts`.
+
+    Example:
+        >>> import rewarden as rw
+        >>> reward = np.random.default_rng(4).normal(size=(80, 64))
+        >>> found = gold_fall(rw.best_of_n((reward, -(reward - 1) ** 2), resamples=100))
+        >>> found["from"], found["to"], found["change_high"] < 0
+        (4, 8, True)
+    """
+    data = result.data
+    if "onset" not in data or not np.isfinite(float(data["onset"])):
+        return None
+    step = data.isel(step=int(np.flatnonzero(data["step_from"].values == float(data["onset"]))[0]))
+    change = {f"change{end}": float(step[f"step_change{end}"]) for end in ("", "_low", "_high")}
+    return {"from": int(step["step_from"]), "to": int(step["step_to"]), **change, "p": float(step["step_p"]),
+            "doublings": int(data.sizes["step"]), "prompts": int(data.sizes["prompt"])}
 
 
 def _n_of_divergence(kl: np.ndarray) -> np.ndarray:

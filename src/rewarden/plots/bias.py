@@ -28,8 +28,9 @@ def bias_table(result: Result, output: str | None = None) -> pd.DataFrame:
 
     Returns:
         Columns axis, size, low, high (standard deviations of the reward), raw (the same without taking off what an innocuous
-        change does; NaN for spreads), chance (half-width of the range in which the size of 95 % of random-weight models lies),
-        p, p_adjusted, flag, estimate, unit, design, tokens, seeds, templates, n, outlying (wordings that stand out by
+        change does; NaN for spreads), needed (the size that the test needs before it counts, p_kind = .05 before any
+        correction: of means and slopes the 95 % interval's half width, which is widened by what random-weight models show), p,
+        p_adjusted, flag, estimate, unit, design, tokens, seeds, templates, n, outlying (wordings that stand out by
         themselves), kind (whether p comes from all wordings together, not from the farthest of them).
     """
     data = result.data
@@ -42,7 +43,7 @@ def bias_table(result: Result, output: str | None = None) -> pd.DataFrame:
     spread, design = float(one["spread"]), one["design"].values.astype(str)
     width = one["high"].values - one["low"].values  # no width, no error, no bar
     scale = (one["size_high"].values - one["size_low"].values) / np.where(width > 0, width, 1.0)
-    chance = stats.t.ppf(np.where(design == "spread", 0.95, 0.975), one["df"].values) * one["error"].values
+    needed = stats.t.ppf(np.where(design == "spread", 0.95, 0.975), one["df"].values) * one["error"].values
     columns = {"axis": "axis", "size": "size", "low": "size_low", "high": "size_high", "p": "p", "p_adjusted": "p_adjusted",
                "flag": "flag", "estimate": "estimate", "unit": "estimate_unit", "design": "design", "tokens": "tokens",
                "seeds": "n_seeds", "templates": "n_templates", "n": "n", "outlying": "outlying"}
@@ -50,7 +51,7 @@ def bias_table(result: Result, output: str | None = None) -> pd.DataFrame:
     table = table.astype({"axis": str, "unit": str, "design": str, "flag": bool, "outlying": str})
     table["kind"] = one["p_kind"].values <= np.nan_to_num(one["p_wording"].values, nan=1.0)
     table.insert(4, "raw", np.where(design == "mean", one["effect"].values / spread, np.nan))
-    table.insert(5, "chance", chance * one["null_factor"].values * scale)
+    table.insert(5, "needed", needed * one["null_factor"].values * scale)
     return table.sort_values("size", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
@@ -63,13 +64,13 @@ def bias_forest(result: Result, output: str | None = None) -> go.Figure:
 
     Returns:
         A row an axis, the largest on top: size in standard deviations of the reward with its interval, filled where flagged;
-        squares where single wordings, not the kind of change, gave rise to the flag; the grey bar is where 95 of 100
-        random-weight models would lie; diamonds are raw effects.
+        squares where single wordings, not the kind of change, gave rise to the flag; the grey bar is the size that
+        the test needs before it counts (`needed` of `bias_table`), left out without calibration; diamonds are raw effects.
 
     Example:
         >>> from rewarden.plots.bias_examples import bias_result
         >>> [trace.name for trace in bias_forest(bias_result()).data]
-        ['random-weight models (95 %)', 'raw effect', 'net of an innocuous change', 'flagged', 'flagged: single wordings']
+        ['size the test needs', 'raw effect', 'net of an innocuous change', 'flagged', 'flagged: single wordings']
     """
     table = bias_table(result, output)
     y = np.arange(len(table), 0, -1)
@@ -78,10 +79,11 @@ def bias_forest(result: Result, output: str | None = None) -> go.Figure:
     drawn = figure("What each kind of change does to the reward", x="standard deviations of the reward over these texts",
                    height=160 + 24 * len(table))
     one_sided = (table["design"] == "spread").to_numpy()
-    drawn.add_trace(go.Bar(
-        x=table["chance"] * np.where(one_sided, 1, 2), base=np.where(one_sided, 0, -table["chance"]), y=y, orientation="h",
-        width=0.62, name="random-weight models (95 %)", marker={"color": translucent(INK, 0.25), "line": {"width": 0}},
-        hoverinfo="skip"))
+    if result.provenance.get("calibration") != "off":
+        drawn.add_trace(go.Bar(
+            x=table["needed"] * np.where(one_sided, 1, 2), base=np.where(one_sided, 0, -table["needed"]), y=y, orientation="h",
+            width=0.62, name="size the test needs", marker={"color": translucent(INK, 0.25), "line": {"width": 0}},
+            hoverinfo="skip"))
     drawn.add_trace(go.Scatter(x=table["raw"], y=y, mode="markers", name="raw effect", text=words,
                                hovertemplate="%{text}<br>raw %{x:.2f} SD<extra></extra>",
                                marker={"size": 8, "symbol": "diamond-open", "color": INK, "line": {"width": 1.5}}))

@@ -25,7 +25,7 @@ def distortion_table(result: Result) -> pd.DataFrame:
         'emoji'
     """
     names = ("index", "low", "high", "sensitivity", "sensitivity_low", "sensitivity_high", "sensitive", "coverage",
-             "coverage_low", "coverage_high", "dose", "dose_low", "dose_high", "n", "flag")
+             "coverage_low", "coverage_high", "dose", "dose_low", "dose_high", "n", "n_seeds", "n_templates", "flag")
     table = pd.DataFrame({"dimension": result.data["dimension"].values.astype(str),
                           **{name: result.data[name].values for name in names}})
     order = np.argsort(-table["index"].abs().fillna(-1.0).to_numpy(), kind="stable")

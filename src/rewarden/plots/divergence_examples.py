@@ -52,7 +52,8 @@ def distortion_result() -> Result:
             "sensitive": np.abs(sensitivity) > 0.3, "coverage": coverage, "coverage_low": coverage - 0.08,
             "coverage_high": coverage + 0.08, "index": sensitivity * (1 - coverage), "low": sensitivity * (1 - coverage) - 0.1,
             "high": sensitivity * (1 - coverage) + 0.1, "dose": sensitivity / 2, "dose_low": sensitivity / 2 - 0.1,
-            "dose_high": sensitivity / 2 + 0.1, "n": np.full(5, 36), "flag": np.array([False, True, False, False, False])}
+            "dose_high": sensitivity / 2 + 0.1, "n": np.full(5, 36), "n_seeds": np.full(5, 36),
+            "n_templates": np.array([12, 8, 9, 10, 12]), "flag": np.array([False, True, False, False, False])}
     held = xr.Dataset({name: ("dimension", values) for name, values in data.items()},
                       coords={"dimension": ["hedging", "emoji", "length", "typos", "sycophancy"]})
     return Result("distortion", held.assign(chance=0.2, own=0.7, directions=30, width=150),

@@ -31,7 +31,7 @@ def cascade_result() -> Result:
              "preference_flag": ("dimension", [True, False, False])}
     data |= {"preference": ("dimension", mean), "misaligned_share": ("dimension", share)}
     return Result("cascade", xr.Dataset(data, coords={"dimension": names, "prompt": [f"prompt {i}" for i in range(24)]}),
-                  {"model": "example", "alpha": 0.05, "level": 0.95, "adjust": True}, noise_floor=1e-6)
+                  {"model": "example", "alpha": 0.05, "level": 0.95, "adjust": True, "wider": 1.15}, noise_floor=1e-6)
 
 
 def conflict_result() -> Result:

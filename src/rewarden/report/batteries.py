@@ -44,7 +44,7 @@ def both_batteries(audit: Audit, other: Callable[[], RewardModel]) -> list[Resul
         folder = None if audit.run is None else audit.run.results_folder
         if folder is None or not all((folder / f"{name}.nc").exists() for name in (BIAS, OTHER_BIAS)):
             return []
-    elif not hasattr(audit.rm, "reward_encoded"):  # an ensemble
+    elif not hasattr(audit.rm, "architecture"):  # an ensemble
         return []
     return [audit.result(BIAS, lambda: battery(audit, audit.model())),
             audit.result(OTHER_BIAS, lambda: battery(audit, other()))]

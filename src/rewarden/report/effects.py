@@ -1,6 +1,6 @@
 """Effects with their intervals and marks as rows, for the tables of the report and of the command line.
 
-In: a Result of `rewarden.patching` that holds `mean`, `low`, `high`, ... Out: DataFrames. Computes nothing.
+In: a Result of `rewarden.patching` that holds `mean`, `low`, `high`, ... Out: DataFrames, and a sentence on what stands apart.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rewarden.errors import RewardenError
+from rewarden.report.words import interval
 from rewarden.result import Result
 
 PARTS = ("mean", "low", "high", "n", "p_adjusted", "marked")
@@ -68,6 +70,35 @@ def cell_name(site: str, layer: int, head: int = -1) -> str:
         ('head.3.5', 'mlp_out.2', 'k.1.0')
     """
     return f"{'head' if site == 'z' else site}.{layer}" + (f".{head}" if head >= 0 else "")
+
+
+def decider(result: Result) -> tuple[str, str] | None:
+    """The head or MLP that decides alone, by name and in a sentence; None where none does, or where it cannot be asked.
+
+    Args:
+        result: of `rewarden.patch`.
+
+    Example:
+        >>> from rewarden.plots.effect_examples import patch_result
+        >>> decider(patch_result()) is None  # an example without the tests that this needs
+        True
+    """
+    from rewarden.hacking.calibration import null_words
+    from rewarden.patching.deciding import deciding  # torch
+
+    try:
+        found = deciding(result)
+    except RewardenError:  # no heads, token by token, or too few parts or prompts
+        return None
+    for name, one in found.items():
+        if one.flag:
+            kind, layer, *head = name.split(".")
+            part = f"head {head[0]} of layer {layer}" if kind == "head" else f"the MLP of layer {layer}"
+            kinds = "heads and MLPs" if any(other.startswith("mlp") for other in found) else "heads"
+            return name, (f"One part decides: {part} has an effect of {interval(one.estimate, one.low, one.high)} on the "
+                          f"reward, out of proportion to all {len(found) - 1} other {kinds} (p = {one.p:.2g}; n = {one.n} "
+                          f"pairs). {null_words('deciding')}")
+    return None
 
 
 CORRELATION = {"rho": "rho_mean", "low": "rho_low", "high": "rho_high", "n": "n", "p": "p_pattern"}

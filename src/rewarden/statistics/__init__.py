@@ -5,7 +5,7 @@ of dropped values. Ignorant of what the values measure.
 """
 
 from rewarden.statistics.intervals import Interval, bootstrap_interval, spearman, wilson
-from rewarden.statistics.sampling import EffectiveSize, content_clusters, effective_sample_size, require_n
+from rewarden.statistics.sampling import EffectiveSize, content_clusters, content_key, effective_sample_size, require_n
 from rewarden.statistics.shares import share_interval
 from rewarden.statistics.significance import (
     Significance,
@@ -20,6 +20,6 @@ from rewarden.statistics.verdicts import Verdict
 
 __all__ = [
     "EffectiveSize", "Interval", "Significance", "Verdict", "benjamini_hochberg", "bootstrap_interval", "content_clusters",
-    "effective_sample_size", "holm", "monte_carlo_p", "permutation_test", "require_n", "share_interval", "sign_flip_test",
-    "sign_test", "sign_test_q", "spearman", "wilson",
+    "content_key", "effective_sample_size", "holm", "monte_carlo_p", "permutation_test", "require_n", "share_interval",
+    "sign_flip_test", "sign_test", "sign_test_q", "spearman", "wilson",
 ]

@@ -60,7 +60,7 @@ def content_clusters(texts: Iterable[str | Sequence[str]]) -> np.ndarray:
         array([0, 0, 1])
     """
     ids: dict[tuple[str, ...], int] = {}
-    keys = (tuple(map(_normal, [text] if isinstance(text, str) else text)) for text in texts)
+    keys = (tuple(map(content_key, [text] if isinstance(text, str) else text)) for text in texts)
     return np.array([ids.setdefault(key, len(ids)) for key in keys], dtype=np.int64)
 
 
@@ -77,7 +77,13 @@ def cluster_codes(values: np.ndarray, clusters: Any) -> np.ndarray:
     return codes
 
 
-def _normal(text: str) -> str:
+def content_key(text: str) -> str:
+    """The text without case, white space and Unicode form: equal where `content_clusters` puts texts together.
+
+    Example:
+        >>> content_key("What  is 2+2? ")
+        'what is 2+2?'
+    """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

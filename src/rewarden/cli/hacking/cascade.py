@@ -51,7 +51,8 @@ def cascade(model: str | None = None, /, *, items: str | None = None, load: Load
             line(f"all dimensions together: mean ρ = {together['rho']:.3f} [{together['low']:.3f}, {together['high']:.3f}], "
                  f"p = {together['p']:.3g}{', flagged' if data['together_flag'] else ''}; {flagged} of {len(couples)} pairs "
                  "flagged"),
-            line(f"* of a dimension: its preference differs from 0 at alpha = {options.alpha:g} (Holm over dimensions); the "
-                 "null rate is that of correlations"),
-            line(null_words("cascade")), *(line(f"note: {text}", "yellow") for text in result.warnings)]
+            line(f"* of a dimension: its preference differs from 0 at alpha = {options.alpha:g} (Holm over dimensions)"),
+            *(line(f"{kind}: {null_words(name, unlike='items of your own' if items else '', alpha=options.alpha)}")
+              for kind, name in (("preferences", "preferences"), ("correlations", "cascade"))),
+            *(line(f"note: {text}", "yellow") for text in result.warnings)]
     return finished(run, result, found, view)

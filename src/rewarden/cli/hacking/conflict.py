@@ -22,7 +22,8 @@ def conflict(model: str | None = None, /, *, terms: str | None = None, load: Loa
 
     Args:
         model: Hub id or folder, as --model.
-        terms: JSONL file with rows {prompt, neutral, biased, axis}: each axis is a term; needed for a model with one scalar.
+        terms: JSONL file with rows {prompt, neutral, biased, axis}: each axis is a term, of 10 rows or more; needed for a
+            model with one scalar.
         top: pairs of objectives printed, the most opposed first.
     """
     from rewarden.hacking.calibration import null_words
@@ -48,7 +49,8 @@ def conflict(model: str | None = None, /, *, terms: str | None = None, load: Loa
     view = [table(f"Objectives of {rm.name} between two responses, {found['pairs']} pairs", COLUMNS, shown),
             line(f"{flagged} of {len(rows)} pairs of objectives are in conflict{undone}; last columns: change of one when the "
                  f"other is raised by 1 after layer {facts['layer']}, in standard sizes"),
-            line(null_words("conflict")), *(line(f"note: {text}", "yellow") for text in result.warnings)]
+            line(null_words("conflict", unlike="terms of your own" if facts["terms"] else "", alpha=options.alpha)),
+            *(line(f"note: {text}", "yellow") for text in result.warnings)]
     return finished(run, result, found, view)
 
 

@@ -19,7 +19,7 @@ def distortion(model: str | None = None, /, *, axes: str | None = None, load: Lo
         model: Hub id or folder, as --model.
         axes: kinds of change by name, with commas between, or a .jsonl file of your own; all bundled ones by default.
     """
-    from rewarden.hacking.calibration import null_words
+    from rewarden.hacking.calibration import distortion_null_words
     from rewarden.hacking.off_distribution.distortion_index import distortion as measure
     from rewarden.plots.distortion import distortion_table
 
@@ -33,10 +33,11 @@ def distortion(model: str | None = None, /, *, axes: str | None = None, load: Lo
              "warnings": list(result.warnings)}
     view = [table(f"What moves the reward of {rm.name}, and what {len(pairs)} evaluation pairs vary",
                   ("dimension", *COLUMNS), [tuple(row) for row in rows[["dimension", *COLUMNS]].itertuples(index=False)]),
+            line(f"a dimension has at least {int(rows['n_seeds'].min())} seeds and {int(rows['n_templates'].min())} wordings"),
             line("index = sensitivity (SD of the reward) × share of the dimension's direction that the pairs do not cover; "
                  f"dose: what moving texts along that direction does. Coverage of a random direction {found['chance']:.2f}, of "
                  f"pairs like these {found['own']:.2f}"),
             line(f"{len(found['flagged'])} of {len(rows)} dimensions move the reward and are covered to less than "
-                 f"{100 * options.covered:g} %, by Holm over them. {null_words('distortion')}"),
+                 f"{100 * options.covered:g} %, by Holm over them. {distortion_null_words(result.provenance)}"),
             *(line(f"note: {text}", "yellow") for text in result.warnings)]
     return finished(run, result, found, view)

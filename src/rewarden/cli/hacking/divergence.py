@@ -6,6 +6,7 @@ from rewarden.cli.flags import Data, Divergence, Load, Output, OutputOptions
 from rewarden.cli.folders import finished, named_run
 from rewarden.cli.inputs import asked_of
 from rewarden.cli.terminal import Outcome, line, progress, table
+from rewarden.errors import RewardenError
 from rewarden.options import DataOptions, DivergenceOptions, LoadOptions
 
 COLUMNS = ("component", "divergent", "low", "high", "q", "in null space", "effect", "effect, rest", "left",
@@ -26,6 +27,8 @@ def divergence(model: str | None = None, /, *, load: Load = LoadOptions(), data:
     from rewarden.hacking.off_distribution.measure import divergence as measure
     from rewarden.plots.divergence import divergence_table
 
+    if patched < 1:
+        raise RewardenError(f"--patched {patched}", where="command line", why="it is a number of pairs", fix="give 1 or more")
     load, rm, pairs = asked_of(model, load, data, quiet=output.quiet)
     run = named_run("divergence", rm, pairs, {"load": load, "data": data, "divergence": options}, output.output_dir)
     some = pairs[:patched]

@@ -20,7 +20,7 @@ def grade(instrument: str, /, *, organisms: str | None = None, options: Grade = 
 
     Args:
         instrument: its name (see organisms list).
-        organisms: names with commas between; all by default.
+        organisms: names with commas between; by default those the instrument asks for, or all that read English.
     """
     from rewarden.hacking.instruments import instrument as by_name
     from rewarden.organisms.grading import grade as graded

@@ -7,13 +7,13 @@ from rewarden.cli.terminal import Outcome, line, table
 
 
 def list_(*, output: Output = OutputOptions()) -> Outcome:
-    """The organisms that read English, with the dose each states, and the instruments that can be graded on them."""
+    """The organisms, with the dose each states, and the instruments that can be graded on them."""
     from rewarden.hacking.instruments import INSTRUMENTS
     from rewarden.organisms.grading import stated_dose
-    from rewarden.organisms.token_rules import RULES
+    from rewarden.organisms.makers import ORGANISMS
 
     rules = [{"organism": name, "dose": stated_dose(make), "rule": " ".join((make.__doc__ or "").partition("\n\n")[0].split())}
-             for name, make in RULES.items()]
+             for name, make in ORGANISMS.items()]
     asked = [{"instrument": one.name, "flags": one.asks} for one in INSTRUMENTS.values()]
     view = (table("Organisms: reward models whose rule is planted", ("organism", "dose", "rule"),
                   [tuple(one.values()) for one in rules]),

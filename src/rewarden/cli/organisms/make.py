@@ -14,20 +14,21 @@ def make(rule: str, /, *, dose: float | None = None, seed: int = 0, output: Outp
 
     Args:
         rule: name of an organism (see organisms list), or noise.
-        dose: size of the rule; the stated one by default.
+        dose: size of the rule, of decisive_head that of its noise; the stated one by default.
         seed: of the weights that are noise.
     """
     from transformers.utils import logging
 
-    from rewarden.organisms.token_rules import RULES, noise
+    from rewarden.organisms.makers import ORGANISMS
+    from rewarden.organisms.token_rules import noise
 
-    if rule not in RULES and rule != "noise":
+    if rule not in ORGANISMS and rule != "noise":
         raise RewardenError(f"no organism is called {rule!r}", where="organisms make",
-                            why=f"there are {', '.join(RULES)}, noise", fix="use one of them")
+                            why=f"there are {', '.join(ORGANISMS)}, noise", fix="use one of them")
     if rule == "noise" and dose is not None:
         raise RewardenError("noise has no dose", where="organisms make", why="nothing is planted in it", fix="leave out --dose")
     sized = {} if dose is None else {"dose": dose}
-    organism = noise(seed) if rule == "noise" else RULES[rule](seed=seed, **sized)
+    organism = noise(seed) if rule == "noise" else ORGANISMS[rule](seed=seed, **sized)
     folder = Path(output.output_dir or f"{rule}-{seed}")
     if folder.exists() and any(folder.iterdir()):
         raise RewardenError("the folder is not empty", where=str(folder), why="a checkpoint would be mixed with what is there",

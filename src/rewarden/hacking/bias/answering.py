@@ -47,6 +47,7 @@ class Answer:
         lost: ids of the innocuous contrasts left out for the same reason.
         few: what there are too few of to claim anything, once contrasts are left out; then all estimates are NaN.
         uncovered: contrasts left out because they add more tokens than any innocuous change did.
+        banks: innocuous contrasts with finite effects.
     """
 
     raw: Estimate
@@ -60,6 +61,7 @@ class Answer:
     uncovered: int
     lost: frozenset[str] = frozenset()
     few: str = ""
+    banks: tuple[Sample, ...] = ()
 
 
 def answer_all(rm: RewardModel, questions: Sequence[Question], options: BiasOptions,
@@ -113,7 +115,7 @@ def _answer(question: Question, found: Effects, place: dict[int, int], options: 
         _too_few(bank, asked, "innocuous ", options) for bank, asked in zip(banks, question.controls, strict=True))]))
     unknown = Estimate(*(np.full(effect.shape[1], np.nan) for _ in fields(Estimate)))
     estimates = (unknown, unknown, None, None) if few else _estimates(question, sample, banks, kept, options.level)
-    return Answer(*estimates, sample, effect, tokens, missing, int((~kept).sum()) - missing, lost, few)
+    return Answer(*estimates, sample, effect, tokens, missing, int((~kept).sum()) - missing, lost, few, tuple(banks))
 
 
 def _estimates(question: Question, sample: Sample, banks: Sequence[Sample], kept: np.ndarray, level: float

@@ -107,16 +107,22 @@ def net_effect(axis: Sample, controls: Sequence[Sample], level: float = 0.95) ->
     Source: as `raw_effect`, over axis and controls together (a seed that stands in both cancels), with Welch's division of the
         degrees of freedom between them.
     """
-    fitted = len(controls) + 1
-    design, inverse, line = _line(controls)
-    own = _rows(axis, 0, len(controls))
-    place = axis.weight @ own
-    value = axis.weight @ axis.effect - place @ line
-    parts = [_Part(axis, axis.weight, axis.effect - own @ line - value, 1)]
-    for number, (rows, bank) in enumerate(zip(design, controls, strict=True)):
-        parts.append(_Part(bank, -bank.weight * (rows @ inverse @ place), bank.effect - rows @ line,
-                           fitted - len(controls) + 1 if number == 0 else 1))
-    return _estimate(value, parts, level)
+    return _estimate(*_net(axis, controls), level)
+
+
+def net_gap(one: tuple[Sample, Sequence[Sample]], other: tuple[Sample, Sequence[Sample]], level: float = 0.95) -> Estimate:
+    """Difference of the net effects of two models that were asked the same, each net of length in its own tokens.
+
+    Args:
+        one: the changes and the controls as one model answers them.
+        other: the same of the other model; contrasts are matched by wording and seed.
+        level: coverage of the interval.
+
+    Returns:
+        The difference, with the error of paired contrasts: where both models count the same tokens, `net_effect` of the
+        differences of their effects.
+    """
+    return _paired(_net(*one), _net(*other), level)
 
 
 def wording_outliers(axis: Sample, controls: Sequence[Sample]) -> tuple[np.ndarray, int]:
@@ -131,15 +137,23 @@ def wording_outliers(axis: Sample, controls: Sequence[Sample]) -> tuple[np.ndarr
     Returns:
         t values [T, K] of each family as one more draw of the first bank's families (prediction), and their degrees of freedom.
     """
-    _, inverse, line = _line(controls)
-    bank = controls[0]
-    rest = _family_means(bank, bank.effect - _rows(bank, 0, len(controls)) @ line)
-    df = max(len(rest) - 2, 1)
-    place = _family_means(axis, _rows(axis, 0, len(controls)))  # [T, banks + 1]
-    reach = 1 + ((place @ inverse) * place).sum(1) / len(rest)  # a draw, and the line's own error at its tokens
-    scale = np.sqrt((rest**2).sum(0) / df * reach[:, None])
-    own = _family_means(axis, axis.effect) - place @ line
-    return t_values(own, scale), df
+    return _outliers(*_wordings(axis, controls))
+
+
+def wording_gaps(one: tuple[Sample, Sequence[Sample]], other: tuple[Sample, Sequence[Sample]]) -> tuple[np.ndarray, int]:
+    """`wording_outliers` of the difference of two models, over the wordings that both answer.
+
+    Args:
+        one: as for `net_gap`.
+        other: the other model.
+
+    Returns:
+        As `wording_outliers`; the error of the controls' line is that of the model in which it is larger.
+    """
+    (own, rest, reach), (their_own, their_rest, their_reach) = _wordings(*one), _wordings(*other)
+    a, b = _common(one[0], other[0])
+    c, d = _common(one[1][0], other[1][0])
+    return _outliers(own[a] - their_own[b], rest[c] - their_rest[d], np.maximum(reach[a], their_reach[b]))
 
 
 def slope_within(axis: Sample, amount: np.ndarray, level: float = 0.95) -> Estimate:
@@ -157,11 +171,12 @@ def slope_within(axis: Sample, amount: np.ndarray, level: float = 0.95) -> Estim
         >>> slope_within(one, np.array([1.0, 2.0, 1.0, 2.0])).value.tolist()
         [1.25]
     """
-    x, y = (values - _family_means(axis, values)[axis.family] for values in (amount[:, None], axis.effect))
-    x = x[:, 0]
-    weight = x / (x @ x)
-    value = weight @ y
-    return _estimate(value, [_Part(axis, weight, y - x[:, None] * value, 1)], level)
+    return _estimate(*_slope(axis, amount), level)
+
+
+def slope_gap(one: Sample, other: Sample, level: float = 0.95) -> Estimate:
+    """Difference of two models' effects for each token, paired as in `net_gap`."""
+    return _paired(_slope(one, one.tokens), _slope(other, other.tokens), level)
 
 
 def spread_beyond(axis: Sample, controls: Sample, level: float = 0.95) -> Estimate:
@@ -176,19 +191,22 @@ def spread_beyond(axis: Sample, controls: Sample, level: float = 0.95) -> Estima
 
     Source: Levene's test in Welch's form (Brown & Forsythe 1974, JASA 69:364).
     """
-    x = np.concatenate([axis.tokens, controls.tokens])
-    y = np.concatenate([axis.effect, controls.effect])
-    weight = np.concatenate([axis.weight, controls.weight])
-    power = (weight * x) @ x
-    slope = (weight * x) @ y / power if power > 0 else np.zeros(y.shape[1])
-    sizes = []
-    for sample in (axis, controls):
-        mean = _family_means(sample, sample.effect - sample.tokens[:, None] * slope)
-        sizes.append(np.abs(mean) * np.sqrt(len(mean) / (len(mean) - 1)))
-    value = sizes[0].mean(0) - sizes[1].mean(0)
-    found = _interval(value, [size.var(0, ddof=1) / len(size) for size in sizes], [len(size) - 1 for size in sizes], level)
-    p = stats.t.sf(t_values(value, found.error), found.df)
-    return Estimate(found.value, found.error, found.df, found.low, found.high, p)
+    return _beyond(*_deviations(axis, controls), level)
+
+
+def spread_gap(one: tuple[Sample, Sample], other: tuple[Sample, Sample], level: float = 0.95) -> Estimate:
+    """`spread_beyond` of the differences of two models' deviations: how much terms differ between the models.
+
+    Args:
+        one: terms and innocuous terms as one model answers them.
+        other: the same of the other model; terms are matched by name.
+        level: coverage of the interval.
+    """
+    left = []
+    for mine, theirs, a, b in zip(_deviations(*one), _deviations(*other), one, other, strict=True):
+        of_one, of_other = _common(a, b)
+        left.append(mine[of_one] - theirs[of_other])
+    return _beyond(*left, level)
 
 
 def t_values(value: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -220,6 +238,82 @@ def _line(controls: Sequence[Sample]) -> tuple[list[np.ndarray], np.ndarray, np.
 def _family_means(sample: Sample, values: np.ndarray) -> np.ndarray:
     """Means [T, K] of values [n, K] by family."""
     return np.stack([np.bincount(sample.family, column) for column in values.T], 1) / np.bincount(sample.family)[:, None]
+
+
+def _common(one: Sample, other: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the families that both samples have, in the order of their names."""
+    return np.intersect1d(one.names, other.names, return_indices=True)[1:]  # type: ignore[return-value]  # two arrays
+
+
+def _net(axis: Sample, controls: Sequence[Sample]) -> tuple[np.ndarray, list[_Part]]:
+    """Net effect [K], and what stands behind it."""
+    fitted = len(controls) + 1
+    design, inverse, line = _line(controls)
+    own = _rows(axis, 0, len(controls))
+    place = axis.weight @ own
+    value = axis.weight @ axis.effect - place @ line
+    parts = [_Part(axis, axis.weight, axis.effect - own @ line - value, 1)]
+    for number, (rows, bank) in enumerate(zip(design, controls, strict=True)):
+        parts.append(_Part(bank, -bank.weight * (rows @ inverse @ place), bank.effect - rows @ line,
+                           fitted - len(controls) + 1 if number == 0 else 1))
+    return value, parts
+
+
+def _slope(axis: Sample, amount: np.ndarray) -> tuple[np.ndarray, list[_Part]]:
+    """Slope [K] within families, and what stands behind it."""
+    x, y = (values - _family_means(axis, values)[axis.family] for values in (amount[:, None], axis.effect))
+    x = x[:, 0]
+    weight = x / (x @ x)
+    value = weight @ y
+    return value, [_Part(axis, weight, y - x[:, None] * value, 1)]
+
+
+def _wordings(axis: Sample, controls: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Families [T, K] and those of the first bank [T', K] off the controls' line, and variances [T] of draws with the line."""
+    _, inverse, line = _line(controls)
+    bank = controls[0]
+    rest = _family_means(bank, bank.effect - _rows(bank, 0, len(controls)) @ line)
+    place = _family_means(axis, _rows(axis, 0, len(controls)))  # [T, banks + 1]
+    reach = 1 + ((place @ inverse) * place).sum(1) / len(rest)  # a draw, and the line's own error at its tokens
+    return _family_means(axis, axis.effect) - place @ line, rest, reach
+
+
+def _outliers(own: np.ndarray, rest: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, int]:
+    df = max(len(rest) - 2, 1)
+    return t_values(own, np.sqrt((rest**2).sum(0) / df * reach[:, None])), df
+
+
+def _deviations(axis: Sample, controls: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Mean deviation [T, K] of each term, and of each innocuous one, net of what tokens explain."""
+    x = np.concatenate([axis.tokens, controls.tokens])
+    y = np.concatenate([axis.effect, controls.effect])
+    weight = np.concatenate([axis.weight, controls.weight])
+    power = (weight * x) @ x
+    slope = (weight * x) @ y / power if power > 0 else np.zeros(y.shape[1])
+    first, second = (_family_means(sample, sample.effect - sample.tokens[:, None] * slope) for sample in (axis, controls))
+    return first, second
+
+
+def _beyond(axis: np.ndarray, controls: np.ndarray, level: float) -> Estimate:
+    """Mean size of the deviations [T, K] beyond that of the controls; p is one-sided."""
+    sizes = [np.abs(mean) * np.sqrt(len(mean) / (len(mean) - 1)) for mean in (axis, controls)]
+    value = sizes[0].mean(0) - sizes[1].mean(0)
+    found = _interval(value, [size.var(0, ddof=1) / len(size) for size in sizes], [len(size) - 1 for size in sizes], level)
+    p = stats.t.sf(t_values(value, found.error), found.df)
+    return Estimate(found.value, found.error, found.df, found.low, found.high, p)
+
+
+def _paired(one: tuple[np.ndarray, list[_Part]], other: tuple[np.ndarray, list[_Part]], level: float) -> Estimate:
+    """Difference of two linear estimates from the same contrasts: shares of one wording or seed are taken off each other."""
+    parts = []
+    for mine, theirs in zip(one[1], other[1], strict=True):
+        both = mine.sample, theirs.sample
+        names, family = np.unique(np.concatenate([sample.names[sample.family] for sample in both]), return_inverse=True)
+        effect, tokens, seed = (np.concatenate([getattr(sample, name) for sample in both])
+                                for name in ("effect", "tokens", "seed"))
+        parts.append(_Part(Sample(effect, tokens, family, seed, names), np.concatenate([mine.weight, -theirs.weight]),
+                           np.concatenate([mine.residual, theirs.residual]), mine.fitted))
+    return _estimate(one[0] - other[0], parts, level)
 
 
 def _estimate(value: np.ndarray, parts: Sequence[_Part], level: float) -> Estimate:

@@ -9,11 +9,15 @@ Letters: n contrasts, A axes, K outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rewarden.contrasts import Contrast
-from rewarden.hacking.bias.answering import answer_all
-from rewarden.hacking.bias.null import null_factors
+from rewarden.errors import RewardenError
+from rewarden.hacking.bias.answering import Answer, answer_all
+from rewarden.hacking.bias.null import null_factors, written_by
 from rewarden.hacking.bias.questions import Axes, Question, ask
 from rewarden.hacking.bias.result import bias_dataset, verdicts, wordings
 from rewarden.hacking.texts import load_axes
@@ -22,6 +26,7 @@ from rewarden.options.checks import resolve
 from rewarden.result import Result
 
 if TYPE_CHECKING:
+    from rewarden.ensemble import Ensemble
     from rewarden.reward_model import RewardModel
 
 __all__ = ["bias_battery", "contrasts", "verdicts", "wordings"]
@@ -46,14 +51,71 @@ def contrasts(axes: Axes = None, *, options: BiasOptions | None = None, **overri
     return [one for question in ask(axes, options) for one in question.contrasts]
 
 
-def bias_battery(rm: RewardModel, axes: Axes = None, *, options: BiasOptions | None = None,
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a model answered to the battery.
+
+    Attributes:
+        questions: what was asked.
+        answers: in the order of the questions.
+        spread: standard deviation [K] of the rewards of all texts.
+        factors: [question, 2], by which errors are widened (see `null_factors`).
+        calibration: where the factors are from.
+    """
+
+    questions: list[Question]
+    answers: list[Answer]
+    spread: np.ndarray
+    factors: np.ndarray
+    calibration: str
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was left out, and what is not known for it."""
+        both = list(zip(self.questions, self.answers, strict=True))
+        warned = [f"{q.axis.name}: rows without templates; each row counts as a wording of its own" for q in self.questions
+                  if q.wordings == "rows"]
+        lost = sum(answer.missing for answer in self.answers)
+        controls = len(frozenset().union(*(answer.lost for answer in self.answers)))  # a bank serves several axes
+        beyond = {q.axis.name: answer.uncovered for q, answer in both if answer.uncovered}
+        if beyond:
+            warned.append("left out, because they add more tokens than any innocuous change: "
+                          + ", ".join(f"{count} of {name}" for name, count in beyond.items()))
+        if lost or controls:
+            warned.append(f"{lost} contrasts and {controls} innocuous ones have rewards that are not finite and were left out")
+        return (*warned, *(f"{q.axis.name}: no estimate and no flag, {answer.few}" for q, answer in both if answer.few))
+
+
+def ask_model(rm: RewardModel | Ensemble, axes: Axes, options: BiasOptions, progress: Callable[[int], None] | None = None
+              ) -> Asked:
+    """The answers behind `bias_battery`, which raises the same errors."""
+    reader = _reader(rm)
+    questions = ask(axes, options)
+    answers, spread = answer_all(rm, questions, options, progress)  # type: ignore[arg-type]  # an ensemble scores as well
+    return Asked(questions, answers, spread, *null_factors(reader, questions, options))
+
+
+def _reader(rm: RewardModel | Ensemble) -> RewardModel:
+    """The model whose tokenizer errors are calibrated with: itself, or a member of an ensemble that all read alike."""
+    members = getattr(rm, "models", None)
+    if members is None:
+        return rm  # type: ignore[return-value]  # only ensembles have members
+    if len({written_by(member) for member in members}) > 1:
+        raise RewardenError("the members of this ensemble write texts with different tokenizers or chat templates",
+                            where=f"bias battery of {rm.name!r}", why="effects are net of length in tokens, and errors are "
+                            "calibrated for one tokenizer", fix="[rw.bias_battery(model) for model in ensemble.models]")
+    return members[0]
+
+
+def bias_battery(rm: RewardModel | Ensemble, axes: Axes = None, *, options: BiasOptions | None = None,
                  progress: Callable[[int], None] | None = None, **overrides: Any) -> Result:
     """Which kinds of change move the reward of the same content?
 
     Args:
-        rm: the reward model; with several outputs, every one of them is asked.
+        rm: the reward model; with several outputs, every one of them is asked. An ensemble whose members share tokenizer
+            and template does as well: its outputs are its score and each member.
         axes: None for all bundled axes, names of some, a JSONL file with rows {prompt, neutral, biased, axis?, seed?,
-            template?}, or `Contrast`s.
+            template?}, or `Contrast`s. Without a seed they count by prompts, without a template by responses; none may repeat.
         options: see `BiasOptions`; keyword arguments override single fields.
         progress: called with the number of texts scored.
 
@@ -73,7 +135,8 @@ def bias_battery(rm: RewardModel, axes: Axes = None, *, options: BiasOptions | N
         packaged (bundled texts, tokenizer and template), measured or off; `axes` whether all, some or own were asked.
 
     Raises:
-        RewardenError: an unknown axis, unreadable rows, too few seeds or templates, or no finite rewards.
+        RewardenError: an unknown axis, unreadable rows, too few seeds or templates, no finite rewards, or an ensemble of
+            several tokenizers.
 
     Source: two-way clustered variances (Cameron, Gelbach & Miller 2011) with Satterthwaite's degrees of freedom; Holm 1979 or
         Benjamini & Hochberg 1995 over axes.
@@ -85,25 +148,12 @@ def bias_battery(rm: RewardModel, axes: Axes = None, *, options: BiasOptions | N
         (1, True)
     """
     options = resolve(BiasOptions, options, overrides)
-    questions = ask(axes, options)
-    answers, spread = answer_all(rm, questions, options, progress)
-    factors, calibrated = null_factors(rm, questions, options)
-    warned = [f"{q.axis.name}: rows without templates; each row counts as a wording of its own" for q in questions
-              if q.wordings == "rows"]
-    lost = sum(answer.missing for answer in answers)
-    controls = len(frozenset().union(*(answer.lost for answer in answers)))  # a bank serves several axes
-    beyond = {q.axis.name: answer.uncovered for q, answer in zip(questions, answers, strict=True) if answer.uncovered}
-    if beyond:
-        warned.append("left out, because they add more tokens than any innocuous change: "
-                      + ", ".join(f"{count} of {name}" for name, count in beyond.items()))
-    if lost or controls:
-        warned.append(f"{lost} contrasts and {controls} innocuous ones have rewards that are not finite and were left out")
-    warned += [f"{q.axis.name}: no estimate and no flag, {answer.few}" for q, answer in zip(questions, answers, strict=True)
-               if answer.few]
-    data = bias_dataset(questions, answers, rm.names, rm.main, spread, factors, rm.noise_floor, options)
+    found = ask_model(rm, axes, options, progress)
+    data = bias_dataset(found.questions, found.answers, rm.names, rm.main, found.spread, found.factors, rm.noise_floor, options)
     about = {**rm.provenance(), "per_seed": options.per_seed, "alpha": options.alpha, "correction": options.correction,
-             "axes": _which(axes, questions), "level": options.level, "calibration": calibrated, "seed": options.seed}
-    return Result("bias", data, about, True, rm.noise_floor, tuple(warned))
+             "axes": _which(axes, found.questions), "level": options.level, "calibration": found.calibration,
+             "seed": options.seed}
+    return Result("bias", data, about, True, rm.noise_floor, found.warnings)
 
 
 def _which(axes: Axes, questions: Sequence[Question]) -> str:

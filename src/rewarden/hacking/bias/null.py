@@ -84,6 +84,16 @@ def wording_p(found: tuple[np.ndarray, int] | None, factor: float, outputs: int)
     return np.minimum(1.0, 2 * len(t) * stats.t.sf(np.abs(t).max(0) / factor, df))
 
 
+def joint_p(kind: np.ndarray, wording: np.ndarray) -> np.ndarray:
+    """p of two looks at one axis: as a kind, and at its farthest wording (NaN where none was looked at).
+
+    Example:
+        >>> joint_p(np.array([0.2, 0.03]), np.array([0.01, np.nan])).tolist()
+        [0.02, 0.03]
+    """
+    return np.minimum(1.0, (1 + np.isfinite(wording)) * np.fmin(kind, wording))
+
+
 def null_factors(rm: RewardModel, questions: Sequence[Question], options: BiasOptions) -> tuple[np.ndarray, str]:
     """Factors [question, 2], 1 or more: of the kind of change, and of single wordings; and where they are from.
 

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from rewarden.contrasts import Contrast
+from rewarden.contrasts import Contrast, repeats
 from rewarden.errors import RewardenError
 from rewarden.hacking.bias.axes import Axis, Seed, Template, cross
 from rewarden.hacking.texts import load_axes, load_controls, load_user_axes
 from rewarden.options.bias import BiasOptions
+from rewarden.preferences.files import file_format
 
 Axes = str | os.PathLike[str] | Sequence[str] | Sequence[Contrast] | None
 """None (all bundled axes), names of bundled axes, a JSONL file, or contrasts of the user's own."""
 
 MORE = 2
 """Times as many templates a seed meets where slopes are fitted, and among controls: they serve every axis."""
+
+MOST_NAMED = 5
+"""Repeated contrasts named in an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,8 @@ class Question:
         contrasts: its contrasts.
         amounts: float64, amount of each contrast, NaN where it has none.
         controls: contrasts of innocuous changes, banks in the order of `net_effect`: the axis's own first, where it has such.
-        wordings: families of wording; rows of the user's without a template count one by one.
+        wordings: families of wording; rows of the user's without a template count one by one, those with the same responses as
+            one.
     """
 
     axis: Axis
@@ -48,7 +53,8 @@ def ask(axes: Axes, options: BiasOptions) -> list[Question]:
     """Questions of the bundled axes, or of the user's.
 
     Raises:
-        RewardenError: an unknown axis, an unreadable file, or too few seeds or templates (all axes are listed).
+        RewardenError: an unknown axis, an unreadable file, texts given twice, or too few seeds or templates (all axes are
+            listed).
     """
     own = _users(axes)
     if own is None:
@@ -66,7 +72,7 @@ def _users(axes: Axes) -> dict[str, list[Contrast]] | None:
     if axes is None:
         return None
     if isinstance(axes, str | os.PathLike):
-        if isinstance(axes, str) and Path(axes).suffix not in (".jsonl", ".json"):
+        if isinstance(axes, str) and not file_format(Path(axes)):
             return None
         rows: Sequence[Contrast] = load_user_axes(axes)
     elif all(isinstance(one, Contrast) for one in axes):
@@ -75,6 +81,11 @@ def _users(axes: Axes) -> dict[str, list[Contrast]] | None:
         return None
     if not rows:
         raise RewardenError("no contrasts to ask with", where="axes=", fix="give at least one, or None for the bundled axes")
+    if again := repeats(rows):
+        shown = [f"contrast {number} has the texts of contrast {first}" for number, first in list(again.items())[:MOST_NAMED]]
+        raise RewardenError(f"{len(again)} of {len(rows)} contrasts repeat others", where="axes=",
+                            why="; ".join(shown) + (", and more" if len(again) > MOST_NAMED else ""),
+                            fix="give each comparison once: a copy is no further evidence")
     by_axis: dict[str, list[Contrast]] = {}
     for row in rows:
         by_axis.setdefault(row.axis or "user", []).append(row)
@@ -123,11 +134,14 @@ def _bank(seeds: Sequence[Seed], options: BiasOptions) -> list[Contrast]:
 
 
 def _of_rows(name: str, rows: list[Contrast], bank: list[Contrast]) -> Question:
-    """The user's own: without templates, each row is a wording of its own."""
+    """The user's own: without templates, each row is a wording of its own, but for rows with the same responses."""
     wordings = "templates" if all(row.template for row in rows) else "rows"
-    named = [Contrast(row.terms, name, row.seed or f"row {number}",
-                      row.template if wordings == "templates" else f"row {number}", row.id or f"{name}/{number}")
-             for number, row in enumerate(rows)]
+    worded: dict[tuple, str] = {}
+    named = []
+    for number, row in enumerate(rows):
+        said = tuple((weight, text.response) for weight, text in row.terms)
+        named.append(Contrast(row.terms, name, row.cluster, row.template or worded.setdefault(said, f"row {number}"),
+                              row.id or f"{name}/{number}"))
     axis = Axis(name, f"Does the reward follow {name}?", (), ())
     return Question(axis, named, np.full(len(rows), np.nan), [bank], wordings)
 
@@ -135,6 +149,7 @@ def _of_rows(name: str, rows: list[Contrast], bank: list[Contrast]) -> Question:
 def _refuse_few(questions: Sequence[Question], options: BiasOptions) -> None:
     """One error that lists every axis with too few independent seeds or wordings."""
     few = []
+    told = "; rows without a seed are told apart by their prompts" if any(not one.axis.templates for one in questions) else ""
     for question in questions:
         seeds, templates = ({getattr(one, name) for one in question.contrasts} for name in ("seed", "template"))
         if len(seeds) < options.least_seeds:
@@ -143,5 +158,5 @@ def _refuse_few(questions: Sequence[Question], options: BiasOptions) -> None:
             few.append(f"{question.axis.name} has {len(templates)} templates, {options.least_templates} are needed")
     if few:
         raise RewardenError("too few independent texts for a claim about a kind of change", where="bias_battery",
-                            why="; ".join(few), fix="add texts with content and wording of their own, or lower least_seeds and "
-                            "least_templates knowingly")
+                            why="; ".join(few) + told, fix="add texts with content and wording of their own, or lower "
+                            "least_seeds and least_templates knowingly")

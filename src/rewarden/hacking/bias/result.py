@@ -16,7 +16,7 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 from rewarden.hacking.bias.answering import Answer
-from rewarden.hacking.bias.null import null_interval, null_p, wording_p
+from rewarden.hacking.bias.null import joint_p, null_interval, null_p, wording_p
 from rewarden.hacking.bias.questions import Question
 from rewarden.options.bias import BiasOptions
 from rewarden.result import Result
@@ -47,9 +47,7 @@ def bias_dataset(questions: Sequence[Question], answers: Sequence[Answer], names
     adjust = holm if options.correction == "holm" else benjamini_hochberg
     held["p_kind"] = np.stack([null_p(a.net, pair[0], of) for a, pair, of in zip(answers, factors, design, strict=True)])
     held["p_wording"] = np.stack([wording_p(a.wordings, pair[1], len(names)) for a, pair in zip(answers, factors, strict=True)])
-    # two looks at one axis: as a kind, and at its farthest wording
-    looks = 1 + np.isfinite(held["p_wording"])
-    held["p"] = np.minimum(1.0, looks * np.fmin(held["p_kind"], held["p_wording"]))
+    held["p"] = joint_p(held["p_kind"], held["p_wording"])
     held["p_adjusted"] = np.stack([adjust(column) for column in held["p"].T], 1)
     times = np.where(design == "slope", float(SENTENCE), 1.0)[:, None]
     for name, field in (("size", "estimate"), ("size_low", "low"), ("size_high", "high")):

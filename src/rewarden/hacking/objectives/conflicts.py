@@ -1,6 +1,6 @@
 """Do the objectives of a reward model contradict each other where it matters: between responses to the same prompt?
 
-In: a model with several objectives (a gated head, several outputs, an ensemble) or terms of the user, and pairs. Out: how
+In: a model with several objectives (a gated head, several outputs, several heads) or terms of the user, and pairs. Out: how
 objectives go together over differences between responses, what pushing one does to the others, and which are more opposed than
 random directions in the same space. Ignorant of how objectives were trained. Inspired by Kaufmann et al., arXiv 2603.30036
 (terms of a training reward in conflict); what is computed is a property of one model's read-out.
@@ -59,8 +59,8 @@ def conflict(rm: RewardModel, pairs: Sequence[Pair], *, terms: Mapping[str, Any]
     Args:
         rm: the reward model.
         pairs: at least 20 prompts.
-        terms: name → contrasts, pairs or a vector: concept directions in place of the model's own objectives; needed for a
-            model with one scalar. Each counts as much as the reward reads of it.
+        terms: name → contrasts, pairs (of at least 10 seeds or prompts) or a vector: concept directions in place of the model's
+            own objectives; needed for a model with one scalar. Each counts as much as the reward reads of it.
         options: see `ConflictOptions`; single fields may be given by name.
         batch_size: rows per forward, or "auto".
         progress: called with the number of conversations done.
@@ -77,7 +77,8 @@ def conflict(rm: RewardModel, pairs: Sequence[Pair], *, terms: Mapping[str, Any]
         (`left_out`).
 
     Raises:
-        RewardenError: one objective or term, fewer than 20 prompts, or a read-out that is not linear in one state.
+        RewardenError: one objective or term, a term of fewer than 10 seeds, fewer than 20 prompts, or a read-out that is
+            not linear in one state.
 
     Example:
         >>> import rewarden as rw

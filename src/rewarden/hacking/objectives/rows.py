@@ -22,9 +22,13 @@ from rewarden.errors import RewardenError
 from rewarden.readout import Reading, Readout
 from rewarden.readout.gated import GatedHead
 from rewarden.readout.heads import HeadEnsemble, SequenceHead
+from rewarden.statistics import require_n
 
 if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
+
+SEEDS = 10
+"""Distinct seeds (prompts, where contrasts have none) below which a term has no direction."""
 
 Weigh = Callable[[Tensor, Reading], Tensor]
 """From the normed states [R, d] of one conversation and its reading to the weight [K] of each objective in the reward."""
@@ -74,16 +78,20 @@ def read_rows(rm: RewardModel, objectives: Objectives) -> RewardModel:
 def head_objectives(rm: RewardModel, wanted: Sequence[str] = ()) -> Objectives:
     """The objectives of a model's own head.
 
-    Of a gated head, each regression row with the weight that gate and transform give it; of an ensemble by mean, its members;
-    of a head with several outputs, each of them; or, where the reward's row is a fixed combination of the others, these.
+    Of a gated head, each regression row with the weight that gate and transform give it; of averaged heads (`HeadEnsemble`),
+    each; of a head with several outputs, each of them; or, where the reward's row is a fixed combination of the others, these.
 
     Args:
         rm: the model.
         wanted: names of objectives; all by default.
 
     Raises:
-        RewardenError: fewer than two, unknown names, or a head that is not linear in one state.
+        RewardenError: fewer than two, unknown names, a head that is not linear in one state, or an ensemble of models.
     """
+    if not hasattr(rm, "readout"):
+        raise RewardenError(f"{type(rm).__name__} has no objectives in one space", where="conflict(rm)", why="its members are "
+                            "different models, with states of their own", fix="[conflict(model, pairs, terms=...) for model in "
+                            "ensemble.models]; several heads on one model are a rewarden.readout.HeadEnsemble")
     readout = rm.readout
     if isinstance(readout, GatedHead):
         found = Objectives(readout.names[1:], readout.regression, lambda normed, _: readout.transform @ readout.gate(normed[0]))
@@ -132,10 +140,11 @@ def term_objectives(rm: RewardModel, terms: Mapping[str, Any], *, batch_size: An
 
     Args:
         rm: the model; its reward must be read at one position, or be gated.
-        terms: name → contrasts, or pairs (chosen has the concept), or a vector [d] in the space that the head reads.
+        terms: name → contrasts, or pairs (chosen has the concept), of at least 10 distinct seeds (prompts, where they have
+            none), or a vector [d] in the space that the head reads.
 
     Raises:
-        RewardenError: fewer than two terms, an empty one, a vector of another width, or states that do not differ.
+        RewardenError: fewer than two terms, one of too few seeds, a vector of another width, or states that do not differ.
     """
     if len(terms) < 2:
         raise RewardenError("a conflict needs two terms", where="conflict(terms=)", why=f"got {list(terms)}",
@@ -171,6 +180,8 @@ def _mean_difference(rm: RewardModel, name: str, given: Sequence[Contrast] | Seq
         raise RewardenError(f"the term {name!r} has no contrasts", where="conflict(terms=)",
                             why=f"got {len(contrasts)} items" if not contrasts else "items are neither contrasts nor pairs",
                             fix="give Contrasts, Pairs, or a vector")
+    seeds = {item.seed or str(item.terms[0][1].prompt) for item in contrasts}
+    require_n(len(seeds), SEEDS, f"the direction of the term {name!r} (distinct seeds, or prompts where contrasts have none)")
     texts = [(weight, text) for item in contrasts for weight, text in item.terms]
     states, _ = states_of(rm, [rm.encode(text) for _, text in texts], lambda *_: torch.zeros(1, device=rm.device), batch_size)
     weights = torch.tensor([weight for weight, _ in texts], dtype=torch.float64)

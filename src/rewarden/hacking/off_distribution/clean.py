@@ -1,9 +1,10 @@
 """How far do clean runs lie from clean runs, at every site of a model?
 
 In: a reward model and conversations. Out: `Clean`: in two halves of prompts, references fitted on the one half and distances of
-the other half's own clean states, against which any state of a prompt of that half is ranked (split conformal: a clean state is
-called divergent with probability α, whatever the distribution). Ignorant of patching.
-Letters: n clean rows of a half, L layers, C components (a site, layer and head).
+the other half's own clean states, one of each prompt, against which any state of a prompt of that half is ranked. Distances of
+several components are standardised with the tested state among the clean ones, so that a clean state is any of them: it is
+called divergent with probability α at most, for any distribution and number of rows (conformal). Ignorant of patching.
+Letters: n clean rows of a half, m of them of other prompts, K components (a site, layer and head).
 """
 
 from __future__ import annotations
@@ -44,37 +45,47 @@ class Half:
 
     Attributes:
         references: fitted on the other half, by component.
-        prompts: int64 [n], of its clean rows.
-        stream: float64 [n, L, parts], standardised distances of the residual stream after each layer.
-        sites: component → float64 [n], standardised distances, the largest over parts.
-        centre, scale: component → [parts], of its own clean distances: what standardises others.
+        prompts: int64 [n], of its clean rows, one of each prompt.
+        distances: component → float64 [n, parts], of its own clean states.
         final: float64 [n, d], the residual that is read.
+        read_layer: the layer that is read.
     """
 
     references: dict[Key, Reference]
     prompts: np.ndarray
-    stream: np.ndarray = field(init=False)
-    sites: dict[Key, np.ndarray] = field(default_factory=dict)
-    centre: dict[Key, np.ndarray] = field(default_factory=dict)
-    scale: dict[Key, np.ndarray] = field(default_factory=dict)
+    distances: dict[Key, np.ndarray] = field(default_factory=dict)
     final: np.ndarray = field(init=False)
+    read_layer: int = field(init=False)
 
     def take(self, states: dict[Key, np.ndarray], read_layer: int) -> None:
         """The half's own clean states, [n, width] a component."""
-        for key, rows in states.items():
-            distance = np.sqrt(self.references[key].squares(rows))
-            self.centre[key] = distance.mean(0)
-            self.scale[key] = np.maximum(distance.std(0), 1e-9 * (1 + self.centre[key]))
-            self.sites[key] = ((distance - self.centre[key]) / self.scale[key]).max(-1)
-        self.stream = np.stack([self.sites["resid_post", layer, -1] for layer in range(read_layer + 1)], 1)
-        self.final = states["resid_post", read_layer, -1].astype(np.float64)
+        self.distances = {key: self.distance(key, rows) for key, rows in states.items()}
+        self.final, self.read_layer = states["resid_post", read_layer, -1].astype(np.float64), read_layer
 
     def distance(self, key: Key, rows: np.ndarray) -> np.ndarray:
-        """Standardised distances [n] of states [n, width], the largest over parts; infinite where a state is not finite."""
-        finite = np.isfinite(rows).all(-1)
-        squares = self.references[key].squares(np.where(finite[:, None], rows, 0.0))
-        found = ((np.sqrt(squares) - self.centre[key]) / self.scale[key]).max(-1)
-        return np.where(finite, found, np.inf)
+        """Distances [rows, parts] of states [rows, width]; infinite where a state is not finite."""
+        finite = np.isfinite(rows).all(-1)[:, None]
+        return np.where(finite, np.sqrt(self.references[key].squares(np.where(finite, rows, 0.0))), np.inf)
+
+    def scores(self, prompt: int, keys: Sequence[Key], tested: Sequence[np.ndarray]) -> np.ndarray:
+        """Standardised distances [m + 1, K] of clean rows of other prompts and, last, of a tested state; the largest of parts.
+
+        Mean and standard deviation are those of all m + 1 rows: a tested state that is a clean one cannot be told from the
+        others by how it is standardised, so that its rank among them is as likely any.
+
+        Args:
+            prompt: of the tested state.
+            keys: components.
+            tested: for each of them the tested state's distances [parts].
+        """
+        others = self.prompts != prompt
+        rows = np.vstack([np.hstack([self.distances[key][others] for key in keys]), np.concatenate(tested)])
+        lost = ~np.isfinite(rows[-1])
+        rows[:, lost] = 0.0
+        mean = rows.mean(0)
+        rows = (rows - mean) / np.maximum(rows.std(0), 1e-9 * (1 + mean))
+        rows[-1, lost] = np.inf
+        return np.maximum.reduceat(rows, np.cumsum([0, *map(len, tested)])[:-1], axis=1)
 
     def rank(self, prompt: int, clean: np.ndarray, values: np.ndarray) -> np.ndarray:
         """p of values [...] among clean ones [n, ...] of other prompts: (1 + how many are as large) ÷ (1 + how many)."""
@@ -108,7 +119,7 @@ class Clean:
             sites: kinds of activation; the residual stream is always among them.
             method, components: of `Reference.fit`.
             limit: rows used at most, drawn by the seed.
-            seed: of the halves and of the draw.
+            seed: of the halves and of the draws: of these rows, and of the one of each prompt that states are ranked among.
         """
         require_one_position(rm, rows)
         rng = np.random.default_rng(seed)
@@ -122,8 +133,11 @@ class Clean:
         halves = []
         for number in (0, 1):
             fitted = {key: Reference.fit(value[side != number], method, components) for key, value in states.items()}
-            half = Half(fitted, held[side == number])
-            half.take({key: value[side == number] for key, value in states.items()}, rm.read_layer)
+            # rows of one prompt are alike: of several, states would be ranked among fewer than there seem to be
+            order = rng.permutation(np.flatnonzero(side == number))
+            own = np.sort(order[np.unique(held[order], return_index=True)[1]])
+            half = Half(fitted, held[own])
+            half.take({key: value[own] for key, value in states.items()}, rm.read_layer)
             halves.append(half)
         return cls(half_of, (halves[0], halves[1]), rm.read_layer)
 
@@ -134,7 +148,7 @@ class Clean:
     @property
     def fewest(self) -> int:
         """Distinct prompts with clean rows in the smaller half."""
-        return min(len(np.unique(half.prompts)) for half in self.halves)
+        return min(len(half.prompts) for half in self.halves)
 
 
 def _states(rm: RewardModel, rows: Sequence[Encoded], sites: Sequence[str]) -> tuple[dict[Key, np.ndarray], np.ndarray]:

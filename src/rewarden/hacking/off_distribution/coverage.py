@@ -27,6 +27,8 @@ class Share:
         df: degrees of freedom.
         p_direction: of no direction in common (one-sided).
         n: contrasts.
+        seeds: distinct contents among them.
+        families: distinct wordings.
     """
 
     value: float
@@ -36,6 +38,8 @@ class Share:
     df: float
     p_direction: float
     n: int
+    seeds: int
+    families: int
 
     def p_below(self, share: float) -> float:
         """p of a share of so much or more, one-sided; NaN where there is no error to go by."""
@@ -107,7 +111,7 @@ def covered_share(changes: np.ndarray, axes: np.ndarray, seeds: np.ndarray, fami
     (error, df), (size_error, size_df) = errors
     p = float(stats.t.sf(size / size_error, size_df)) if size_error > 0 else float(size <= 0)
     reach = float(stats.t.ppf(0.5 + level / 2, df)) * error
-    return Share(value, value - reach, value + reach, error, df, p, len(changes))
+    return Share(value, value - reach, value + reach, error, df, p, len(changes), int(seed.max()) + 1, int(family.max()) + 1)
 
 
 def _variance(kernel: np.ndarray, paired: np.ndarray, codes: np.ndarray) -> float:

@@ -65,9 +65,10 @@ def distortion(rm: RewardModel, pairs: Sequence[Pair], axes: Axes = None, *, bat
     Returns:
         Result of kind "distortion", axis dimension: `index` with `low`, `high` (t; the errors of s and c together);
         `sensitivity` with `sensitivity_low`, `sensitivity_high`, `sensitive` (the battery's p, by Holm at `alpha` over these
-        dimensions); `coverage` with `coverage_low`, `coverage_high`, `n`, `p_direction` (of no direction in common) and
-        `p_covered` (of a coverage of `covered` or more), NaN where its contrasts have none. `p`: the larger of the battery's
-        and `p_covered`, `p_adjusted` by Holm over all dimensions, `flag`: that is at most `alpha`. `dose` with
+        dimensions); `coverage` with `coverage_low`, `coverage_high`, `p_direction` (of no direction in common) and `p_covered`
+        (of a coverage of `covered` or more), NaN where its contrasts have none, and their numbers: `n`, with `n_seeds` and
+        `n_templates` (contents and wordings). `p`: the larger of the battery's and `p_covered`, `p_adjusted` by Holm over all
+        dimensions, `flag`: that is at most `alpha`. `dose` with
         `dose_low`, `dose_high` (bootstrap-t over the texts, for this step as it is): what moving neutral texts along that
         direction by the mean change does to the reward, in the same unit: whether the direction carries the effect. `items`
         (dimension, item): that for each text.
@@ -92,7 +93,8 @@ def distortion(rm: RewardModel, pairs: Sequence[Pair], axes: Axes = None, *, bat
     require_n(len(np.unique(prompts)), LEAST_PROMPTS, "what evaluation pairs cover")
     layer = rm.read_layer // 2 if options.layer is None else options.layer
     place = place_of(rm, f"resid_post.{layer}", "response")
-    asked = [name for name, axis in load_axes().items() if axis.design != "spread"] if axes is None else axes
+    bundled = [name for name, axis in load_axes().items() if axis.design != "spread"]
+    asked = bundled if axes is None else axes
     if battery is None:
         battery = bias_battery(rm, asked, alpha=options.alpha, level=options.level, seed=options.seed)
     held = _by_axis(contrasts(asked, per_seed=options.per_seed))
@@ -116,20 +118,24 @@ def distortion(rm: RewardModel, pairs: Sequence[Pair], axes: Axes = None, *, bat
                          own=held_out_share(differences, prompts, options.energy, options.seed))
     about = {**rm.provenance(), **{key: value for key, value in asdict(options).items() if value is not None}, "layer": layer,
              "pairs": len(pairs), "prompts": len(np.unique(prompts)),
+             "axes": "own" if battery.provenance.get("axes") == "own" else "all" if set(names) >= set(bundled) else "some",
              **{f"battery_{key}": battery.provenance[key] for key in ("per_seed", "calibration", "seed")
                 if key in battery.provenance}}
     return Result("distortion", found, about, noise_floor=rm.noise_floor, warnings=tuple(battery.warnings))
 
 
 def verdicts(result: Result) -> dict[str, Verdict]:
-    """For each dimension: does it move the reward, in directions that the evaluation pairs do not cover?"""
+    """For each dimension: does it move the reward, in directions that the evaluation pairs do not cover?
+
+    Contrasts repeat both seeds and wordings, so n is the smaller number of the two.
+    """
     data, found = result.data, {}
     for number, name in enumerate(map(str, data["dimension"].values)):
         one = data.isel(dimension=number)
         p = float(one["p"])
         evidence = -float(np.log10(max(p, 1e-300))) if np.isfinite(p) else 0.0
         found[name] = Verdict(name, bool(one["flag"]), evidence, *(float(one[key]) for key in ("index", "low", "high")), p,
-                              int(one["n"]))
+                              min(int(one["n_seeds"]), int(one["n_templates"])))
     return found
 
 
@@ -228,8 +234,8 @@ def _assemble(battery: Result, names: Sequence[str], shares: Sequence[Share], do
             "coverage": share.value, "coverage_low": share.low, "coverage_high": share.high,
             "p_covered": share.p_below(options.covered), **_index(size, error, df, share, options.level)}
         row = {key: value if known else np.nan for key, value in row.items()}
-        row |= {"p_direction": share.p_direction, "n": share.n, "dose": float(dose.estimate), "dose_low": float(dose.low),
-                "dose_high": float(dose.high)}
+        row |= {"p_direction": share.p_direction, "n": share.n, "n_seeds": share.seeds, "n_templates": share.families,
+                "dose": float(dose.estimate), "dose_low": float(dose.low), "dose_high": float(dose.high)}
         for key, value in row.items():
             columns.setdefault(key, []).append(value)
     axis = ("dimension",)

@@ -2,7 +2,7 @@
 
 In: a reward model and pairs. Out: a `divergence` Result. Patching asks what would happen in states that the model may never be
 in; effects of such states say little of what the model does. Source of the question: Grant, Han, Tartaglini & Potts 2025,
-arXiv 2511.04638 (their measure is another one); the p values: Papadopoulos et al. 2002, split conformal prediction.
+arXiv 2511.04638 (their measure is another one); the p values: Vovk, Gammerman & Shafer 2005, conformal prediction.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def divergence(rm: RewardModel, pairs: Pair | Sequence[Pair], *, clean: Sequence
 
     Every component is patched where the reward is read. Its state is the activation put in and the residual stream after its
     layer and after all later layers; the largest standardised distance of these from clean activations is ranked among the
-    same quantity of clean runs of other prompts. In two halves of the prompts, distances of the one are fitted on the other,
-    so that a clean state is called divergent with probability α, whatever the width.
+    same quantity of clean runs of other prompts, one of each. In two halves of the prompts, distances of the one are fitted on
+    the other, and standardised with the tested state among the clean ones, so that a clean state is called divergent with
+    probability α at most, whatever the width and the number of prompts.
 
     Args:
         rm: the reward model; one that reads one position.
@@ -209,14 +210,15 @@ def _excess(divergent: np.ndarray, put: np.ndarray, sweeper: WatchedSweeper, fir
     """p of so many divergent states of distinct prompts, if patched states were clean ones.
 
     Of n clean states, those beyond the threshold that m other clean prompts set are beta-binomial; the halves have thresholds
-    of their own.
+    of their own. (That each tested state moves its threshold a little, as it is standardised with the clean ones, changes the
+    mean of this law not at all and its spread hardly.)
     """
     if not put.any():
         return float("nan")
     distribution = np.ones(1)
     for number, half in enumerate(sweeper.clean.halves):
         mine = np.asarray([sweeper.clean.half_of[int(sweeper.prompts[row])] == number for row in first]) & put
-        n, m = int(mine.sum()), len(np.unique(half.prompts))
+        n, m = int(mine.sum()), len(half.prompts)
         k = alpha * (m + 1)
         distribution = np.convolve(distribution, stats.betabinom.pmf(np.arange(n + 1), n, k, m + 1 - k))
     return float(min(distribution[int(divergent[put].sum()):].sum(), 1.0))

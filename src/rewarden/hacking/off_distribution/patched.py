@@ -87,8 +87,8 @@ class WatchedSweeper(Sweeper):
     def _look(self, cells: Cells, owners: list[int], stream: np.ndarray, clean: np.ndarray, against: _Against) -> None:
         """p of the states of some edits."""
         half, prompt, found = against.half, against.prompt, self.states[-1]
-        distances = np.stack([half.distance(("resid_post", layer, -1), stream[:, layer])
-                              for layer in range(stream.shape[1])], 1)  # [E, L]
+        after: list[Key] = [("resid_post", layer, -1) for layer in range(stream.shape[1])]
+        distances = [half.distance(key, stream[:, layer]) for layer, key in enumerate(after)]  # L of [E, parts]
         change = (stream[:, -1] - clean).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = 1 - (change @ against.unit) ** 2 / (change**2).sum(1)
@@ -99,12 +99,10 @@ class WatchedSweeper(Sweeper):
             site, layer, head = key = self.components[owner]
             value = cells.source.at(site, layer, cells.live).float().cpu().numpy()[-1]
             put = half.distance(key, (value if head < 0 else value[head])[None])[0]
-            after = half.stream[:, layer:].max(1)
-            most = distances[row, layer:].max()
-            found["p_source"][owner] = half.rank(prompt, half.sites[key], put)
-            found["p_stream"][owner] = half.rank(prompt, after, most)
-            found["p_state"][owner] = half.rank(prompt, np.maximum(after, half.sites[key]), max(most, put))
-            found["worst_layer"][owner] = layer + int(distances[row, layer:].argmax())
+            scores = half.scores(prompt, [key, *after[layer:]], [put, *(each[row] for each in distances[layer:])])
+            for name, of in (("p_source", scores[:, 0]), ("p_stream", scores[:, 1:].max(1)), ("p_state", scores.max(1))):
+                found[name][owner] = (of >= of[-1]).mean()  # the tested state counts itself
+            found["worst_layer"][owner] = layer + int(scores[-1, 1:].argmax())
             for name, values in (("p_reward", p_reward), ("p_null", p_null), ("null_share", share)):
                 found[name][owner] = values[row]
 
@@ -142,7 +140,7 @@ def _against(half: Half, direction: np.ndarray, prompt: int) -> _Against:
 
 def _parts(half: Half, unit: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances [n] of the residual that is read: along the reward's direction, and of the rest."""
-    reference = half.references["resid_post", half.stream.shape[1] - 1, -1]
+    reference = half.references["resid_post", half.read_layer, -1]
     with np.errstate(invalid="ignore"):
         along = np.abs(reference.along(rows, unit))
         return along, np.sqrt(np.maximum(reference.squares(rows)[:, -1] - along**2, 0.0))

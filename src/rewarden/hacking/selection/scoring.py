@@ -49,7 +49,8 @@ def score_table(rm: RewardModel, gold: Any, prompts: Sequence[str | Sequence[Mes
         progress: called with the number of samples that `rm` has scored.
 
     Raises:
-        RewardenError: prompts and responses that do not match, or no response that can be scored.
+        RewardenError: prompts and responses that do not match, labels that are not one a response (the first prompt is named),
+            or no response that can be scored.
 
     Example:
         >>> import rewarden as rw
@@ -66,11 +67,12 @@ def score_table(rm: RewardModel, gold: Any, prompts: Sequence[str | Sequence[Mes
     texts = [text for said in responses for text in said]
     conversations = [_conversation(prompts[place], text) for place, text in zip(of, texts, strict=True)]
     proxy, drawn = _rewards(rm, conversations, references, seed, batch_size, progress)
+    lists = np.split(np.arange(len(texts)), np.cumsum([len(said) for said in responses])[:-1])
     names = [prompt if isinstance(prompt, str) else json.dumps([dict(m) for m in as_messages(prompt)]) for prompt in prompts]
     distinct = {name: place for place, name in enumerate(dict.fromkeys(names))}
     facts = {**rm.provenance(), **_judge(gold), "references": 0 if drawn is None else references}
     return ScoreTable(tuple(distinct), np.array([distinct[names[place]] for place in of]), proxy,
-                      _golds(gold, conversations, [prompts[place] for place in of], texts, batch_size), tuple(texts),
+                      _golds(gold, conversations, [prompts[place] for place in of], texts, lists, batch_size), tuple(texts),
                       references=drawn, noise=float(rm.noise_floor or 0.0), provenance=facts)
 
 
@@ -112,18 +114,23 @@ def _rewards(rm: Any, conversations: Sequence[Conversation | None], references: 
 
 
 def _golds(gold: Any, conversations: Sequence[Conversation | None], prompts: Sequence[Any], texts: Sequence[str],
-           batch_size: Any) -> np.ndarray | None:
-    """Golds [N] of a model, a function, labels, or none."""
+           lists: Sequence[np.ndarray], batch_size: Any) -> np.ndarray | None:
+    """Golds [N] of a model, a function, labels (a list of them for the samples of each of `lists`), or none."""
     if gold is None:
         return None
     if hasattr(gold, "reward"):
         return _rewards(gold, conversations, 0, 0, batch_size, None)[0]
     if callable(gold):
         return np.array([gold(prompt, text) for prompt, text in zip(prompts, texts, strict=True)], dtype=np.float64)
-    labels = np.array([value for said in gold for value in said], dtype=np.float64)
-    if len(labels) != len(texts):
-        raise RewardenError(f"{len(labels)} labels for {len(texts)} responses", where="score_table(gold=)",
-                            fix="give one number a response, in lists like those of the responses")
+    fix, labels = "give one number a response, in lists like those of the responses", np.empty(len(texts))
+    if len(gold) != len(lists):
+        raise RewardenError(f"{len(gold)} lists of labels for {len(lists)} prompts", where="gold=", fix=fix)
+    for number, (said, rows) in enumerate(zip(gold, lists, strict=True)):
+        count = len(said) if np.ndim(said) == 1 else 0
+        if count != len(rows):
+            asked = f", {str(prompts[rows[0]])[:60]!r}" if len(rows) else ""
+            raise RewardenError(f"{count} labels for {len(rows)} responses", where=f"gold= of prompt {number}{asked}", fix=fix)
+        labels[rows] = said
     return labels
 
 
@@ -233,15 +240,15 @@ def judged(table: ScoreTable, gold: Any, *, batch_size: Any = "auto") -> ScoreTa
 
     Args:
         table: with responses.
-        gold: as for `score_table`.
+        gold: as for `score_table`; labels in a list for each of the table's prompts, in the order of its samples.
         batch_size: rows a forward.
 
     Raises:
-        RewardenError: a table without responses.
+        RewardenError: a table without responses, or labels that are not one a response.
     """
     texts, prompts = _responses(table), [_messages(table.prompts[of]) for of in table.of]
     conversations = [_conversation(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-    found = _golds(gold, conversations, prompts, texts, batch_size)
+    found = _golds(gold, conversations, prompts, texts, table.members(), batch_size)
     return replace(table, gold=found).noted(**_judge(gold))
 
 

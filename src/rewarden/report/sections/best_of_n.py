@@ -13,7 +13,7 @@ import numpy as np
 
 from rewarden import plots
 from rewarden.hacking.selection.covariances import compared, reliability
-from rewarden.plots.bestof import best_of_n_table, falls_to, rise_table, susceptibility_table
+from rewarden.plots.bestof import best_of_n_table, gold_fall, rise_table, susceptibility_table
 from rewarden.report.context import Audit
 from rewarden.report.estimates import Estimate
 from rewarden.report.section import Block, FigureBlock, Finding, Section, section
@@ -23,6 +23,8 @@ from rewarden.report.words import amount, interval, listed, plural
 from rewarden.result import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rewarden.hacking.selection.candidates import ScoreTable
 
 TITLE = "Selecting by the reward: best of n"
@@ -124,8 +126,7 @@ def _follows(audit: Audit, table: ScoreTable, inner: dict[str, Any] | None = Non
     from rewarden.hacking.selection.covariances import susceptibility
 
     options = audit.options
-    features = inner or (None if table.responses is not None else {"reward": table.proxy})
-    return susceptibility(table, features, level=options.level, resamples=options.resamples, seed=options.seed)
+    return susceptibility(table, inner or None, level=options.level, resamples=options.resamples, seed=options.seed)
 
 
 def described(curves: Result, follows: Result, inner: Result | None = None) -> Section:
@@ -155,14 +156,14 @@ def described(curves: Result, follows: Result, inner: Result | None = None) -> S
         blocks += blocks_of(inner, curves)
     told: dict[str, Any] = {name: _estimate(curves, name).data() for name in ("agreement", "best_gold_held_out")
                             if name in curves.data}
-    onset = float(curves.data["onset"]) if "onset" in curves.data else float("nan")
+    fall = gold_fall(curves)
     findings = [*_selection(curves), *_features(follows), *_best(curves)]
     if inner is not None:
         findings += findings_of(inner, curves)
         told["dictionary_features"] = susceptibility_table(inner, curves).to_dict("records")
     return Section("best_of_n", TITLE, findings, blocks, _methods(curves, follows),
                    {"curve": curve.to_dict("records"), "features": table.to_dict("records"), **told,
-                    "onset": onset if np.isfinite(onset) else None, "prompts": int(curves.provenance["prompts"])})
+                    "onset": fall and fall["from"], "fall": fall, "prompts": int(curves.provenance["prompts"])})
 
 
 def _estimate(result: Result, name: str, place: int | None = None) -> Estimate:
@@ -178,7 +179,7 @@ def _selection(curves: Result) -> list[Finding]:
         return [Finding(f"Taking the best of {most} by the reward raises the reward by {amount(reward)} standard deviations "
                         f"(n = {prompts} prompts); there is no gold to say whether responses get better.", "fact", 20)]
     start, end, gain = float(data["gold"].values[0]), _estimate(curves, "gold", -1), _estimate(curves, "gold_gain", -1)
-    gold, onset = "gold: " + str(curves.provenance.get("gold_name", "as given")), float(data["onset"])
+    gold, fall = "gold: " + str(curves.provenance.get("gold_name", "as given")), gold_fall(curves)
     seen = (f"the best of {most} by the reward has a gold of {amount(end)} against {number(start, 3)} of one candidate "
             f"({gold}; n = {prompts} prompts); reward and gold correlate with {amount(_estimate(curves, 'agreement'))} "
             "within prompts")
@@ -186,11 +187,8 @@ def _selection(curves: Result) -> list[Finding]:
         return [Finding(f"All candidates of each prompt have the same gold ({gold}; n = {prompts} prompts): nothing is known "
                         "of what selecting by the reward does to it.", "fact", 20)]
     steps = int(data.sizes["step"])
-    if np.isfinite(onset):
-        place = int(np.flatnonzero(data["step_from"].values == onset)[0])
-        return [Finding(f"Selecting harder by the reward lowers the gold from n = {onset:g} to n = {falls_to(curves)}, by "
-                        f"{amount(_fall(curves, place))} (p = {number(float(data['step_p'].values[place]), 2)}; the first of "
-                        f"{plural(steps, 'doubling')} tested that is shown to, Holm): {seen}.", "concern", 95)]
+    if fall is not None:
+        return [Finding(f"{fall_words(fall)}: {seen}.", "concern", 95)]
     if gain.high < 0:
         return [Finding(f"Selecting by the reward lowers the gold: {seen}.", "concern", 95)]
     if gain.covers(0):
@@ -201,9 +199,21 @@ def _selection(curves: Result) -> list[Finding]:
                     "excluded.", "clear", 12)]
 
 
-def _fall(curves: Result, place: int) -> Estimate:
-    change = _estimate(curves, "step_change", place)
-    return Estimate(-change.value, -change.high, -change.low, change.n)
+def fall_words(fall: Mapping[str, float]) -> str:
+    """What is said of the first doubling over which the gold is shown to fall, without a full stop.
+
+    Args:
+        fall: of `rewarden.plots.bestof.gold_fall`.
+
+    Example:
+        >>> fall_words({"from": 4, "to": 8, "change": -0.5, "change_low": -0.7, "change_high": -0.3, "p": 0.01, "doublings": 3})
+        'Selecting harder by the reward lowers the gold from n = 4 to n = 8, by 0.50 [0.30, 0.70] (p = 0.01; the first of 3 \
+doublings tested that is shown to, Holm)'
+    """
+    by = interval(-fall["change"], -fall["change_high"], -fall["change_low"])
+    return (f"Selecting harder by the reward lowers the gold from n = {fall['from']:g} to n = {fall['to']:g}, by {by} "
+            f"(p = {number(fall['p'], 2)}; the first of {plural(int(fall['doublings']), 'doubling')} tested that is shown to, "
+            "Holm)")
 
 
 def _best(curves: Result) -> list[Finding]:

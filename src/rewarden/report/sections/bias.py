@@ -14,7 +14,7 @@ import pandas as pd
 
 from rewarden import plots
 from rewarden.hacking.bias.result import wordings
-from rewarden.hacking.calibration import battery_null_words
+from rewarden.hacking.calibration import CORRECTIONS, battery_null_words
 from rewarden.options import BiasOptions
 from rewarden.plots.bias import bias_table
 from rewarden.report.context import Audit
@@ -42,7 +42,7 @@ def build(audit: Audit) -> Section | None:
     if audit.rm is None:
         if audit.run is None or not (audit.run.results_folder / "bias.nc").exists():
             return None
-    elif not hasattr(audit.rm, "reward_encoded"):
+    elif not hasattr(audit.rm, "architecture"):
         return None
     result = audit.result("bias", lambda: _battery(audit))
     return described(result)
@@ -63,13 +63,16 @@ def battery(audit: Audit, rm: RewardModel) -> Result:
 def described(result: Result) -> Section:
     """The section of one battery."""
     table = bias_table(result)
+    bar = ("" if result.provenance.get("calibration") == "off" else
+           "The grey bar is the size that the test needs before it counts, before correction for the number of rows: the "
+           "interval's half width, which is widened by what random-weight models show. ")
     blocks: list[Block] = [FigureBlock(
         plots.bias_forest(result),
         "A kind of change to a row: the same answer with and without it. Dots are what the change adds to the reward beyond "
         "what an innocuous change that adds as many tokens does, in standard deviations of the reward; lines are intervals "
-        "over seeds and wordings, as wide as the test asks. The grey bar is where 95 of 100 random-weight models would lie; "
-        "filled dots lie outside after correction for the number of rows, squares for single wordings. Diamonds: the change as "
-        "it stands, length and all. Identity rows ask whether terms differ more than innocuous ones do.", table)]
+        "over seeds and wordings, as wide as the test asks. "
+        f"{bar}Filled dots are flagged after correction for the number of rows, squares for single wordings. Diamonds: the "
+        "change as it stands, length and all. Identity rows ask whether terms differ more than innocuous ones do.", table)]
     flagged = [str(axis) for axis in table.loc[table["flag"], "axis"]]
     for axis in flagged[:DETAILED]:
         rows = wordings(result, axis)
@@ -84,7 +87,7 @@ def described(result: Result) -> Section:
 
 def findings(result: Result, table: pd.DataFrame) -> list[Finding]:
     """What is flagged, with n, interval and null rate; and the length slope, flagged or not."""
-    correction = {"holm": "Holm", "bh": "Benjamini–Hochberg"}[str(result.provenance["correction"])]
+    correction = CORRECTIONS[str(result.provenance["correction"])]
     alpha = 100 * float(result.provenance["alpha"])
     table = table.dropna(subset="size")  # of the others too little was left to say anything
     if not len(table):

@@ -25,6 +25,8 @@ NAMED = 4
 """Concepts named in a sentence, for each direction."""
 UNLIKE = "identity"
 """Beginning of the names of axes that compare terms with each other."""
+ASKED = "all but identity"
+"""Which of the battery's axes are asked for."""
 
 
 @section("concepts", title=TITLE, order=485)
@@ -71,7 +73,7 @@ def described(result: Result) -> Section:
 
 
 def _findings(result: Result) -> list[Finding]:
-    from rewarden.hacking.calibration import null_words
+    from rewarden.hacking.calibration import survey_null_words
 
     data, table = result.data, concept_table(result)
     count, n = len(table), f"{int(data['seeds'].min())} to {int(data['seeds'].max())} seeds a concept"
@@ -83,7 +85,7 @@ def _findings(result: Result) -> list[Finding]:
         if named:
             sides.append(f"{words}: {listed(named)}")
     text = (f"Moving texts along {len(moved)} of {count} concepts changes the reward more than random directions do ({n})"
-            + (f"; {'; '.join(sides)} reward units" if sides else "") + f". {null_words('concepts')}")
+            + (f"; {'; '.join(sides)} reward units" if sides else "") + f". {survey_null_words(result.provenance, ASKED)}")
     found = [Finding(text, "fact" if len(moved) else "clear", 14)]
     follows = table[table["follows"]]
     named = [f"{row.concept.replace('_', ' ')} {interval(row.cosine, row.cosine_low, row.cosine_high)}"  # type: ignore[union-attr,arg-type]

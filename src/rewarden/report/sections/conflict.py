@@ -58,8 +58,13 @@ def described(result: Result) -> Section:
         "below 0 and they are more opposed than random directions, by this correlation or by the cosine of their rows (Holm "
         "over pairs of objectives). Intervals of correlations: jackknife over prompts; of slopes and shares: "
         "bootstrap-t over conversations and prompts, of five or more. "
-        f"{null_words('conflict')} {notes}".strip(),
+        f"{_null(result)} {notes}".strip(),
         {"couples": table.to_dict("records"), "cancelled": cancelled.data() if weighted else None, "weighted": weighted})
+
+
+def _null(result: Result) -> str:
+    facts = result.provenance
+    return null_words("conflict", unlike="terms of your own" if facts.get("terms") else "", alpha=facts.get("alpha"))
 
 
 def _prompts(result: Result) -> int:
@@ -67,7 +72,7 @@ def _prompts(result: Result) -> int:
 
 
 def _findings(result: Result, cancelled: Estimate | None) -> list[Finding]:
-    table, null = conflict_table(result), null_words("conflict")
+    table, null = conflict_table(result), _null(result)
     data = result.data
     asked = (f"{len(table)} pairs of objectives over {data.sizes['pair']} pairs of responses to {_prompts(result)} prompts; "
              f"slopes: {plural(data.sizes['item'], 'conversation')}")

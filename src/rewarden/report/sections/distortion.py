@@ -10,7 +10,7 @@ import pandas as pd
 
 from rewarden import plots
 from rewarden.errors import RewardenError
-from rewarden.hacking.calibration import null_words
+from rewarden.hacking.calibration import distortion_null_words
 from rewarden.options import DistortionOptions
 from rewarden.plots.distortion import distortion_table
 from rewarden.report.context import Audit
@@ -79,7 +79,7 @@ def described(result: Result) -> Section:
         "texts along that direction by its mean length does, for that step as it is; where it is far smaller than the "
         "sensitivity, the effect takes "
         "other ways than this layer's mean, and coverage says less. Identity terms have no direction in common and are left "
-        f"out. {null_words('distortion')}",
+        f"out. {distortion_null_words(facts)}",
         {"dimensions": table.to_dict("records"), "chance": float(data["chance"]), "own": float(data["own"]),
          "pairs": int(facts["pairs"])})
 
@@ -89,11 +89,12 @@ def findings(result: Result) -> list[Finding]:
     table, facts = distortion_table(result), result.provenance
     flagged, known = table[table["flag"]], table[np.isfinite(table["coverage"])]
     least = f"{100 * float(facts['covered']):g} %"
-    n = f"n = {facts['pairs']} pairs, {facts['prompts']} prompts; at least {int(table['n'].min())} contrasts each"
+    seeds, wordings = (int(table[name].min()) for name in ("n_seeds", "n_templates"))
+    n = f"n = {facts['pairs']} pairs, {facts['prompts']} prompts; of each kind at least {seeds} seeds and {wordings} wordings"
     if len(flagged):
         found = [Finding(f"{len(flagged)} of {len(table)} kinds of change move the reward and are covered to less than {least} "
                          f"by these pairs, both by a test: {listed(_covered(flagged))}. Of the share that is not covered, "
-                         f"these pairs tell little ({n}). {null_words('distortion')}", "concern", 40)]
+                         f"these pairs tell little ({n}). {distortion_null_words(facts)}", "concern", 40)]
     else:
         said = _covered(known[known["sensitive"].astype(bool)].sort_values("sensitivity", key=abs, ascending=False))
         found = [Finding(f"Of {len(known)} kinds of change with a direction in common, none was found that moves the reward "

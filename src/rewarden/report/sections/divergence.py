@@ -80,12 +80,12 @@ def described(result: Result) -> Section:
         "together with the residual stream after its layer and all later ones; its largest standardised Mahalanobis distance "
         f"({str(facts['method']).replace('_', '-')} covariance; leading directions, the others, and all) is ranked among those "
         f"of clean runs of other prompts, with distances fitted on the other half of the prompts ({half[0]} + {half[1]} clean "
-        f"conversations): a clean state is called divergent with probability {facts['alpha']}. Only states farther out than "
-        "clean ones count, not those too near their centre, as means are. Shares are marked by a beta-binomial test with "
-        "Benjamini-Hochberg over components. Clean runs are beyond the threshold too, at that rate. `shift`: mean effect of "
-        "all pairs less that of the pairs that are left, of the same pairs, Welch's interval over prompts for the pairs that "
-        "are divergent here; without three prompts on either side it has no ends, as means of fewer than five "
-        "have none. “In the reward's null space”: what the reward's frozen direction reads of the "
+        f"conversations, one of each prompt): a clean state is called divergent with probability {facts['alpha']} at most. "
+        "Only states farther out than clean ones count, not those too near their centre, as means are. Shares are marked by a "
+        "beta-binomial test with Benjamini-Hochberg over components. Clean runs are beyond the threshold too, at that rate. "
+        "`shift`: mean effect of all pairs less that of the pairs that are left, of the same pairs, Welch's interval over "
+        "prompts for the pairs that are divergent here; without three prompts on either side it has no ends, as means of "
+        "fewer than five have none. “In the reward's null space”: what the reward's frozen direction reads of the "
         f"final state is within the clean range, the rest of it need not be. {null_words('divergence')} {notes}".strip(),
         {"components": table.to_dict("records"), "n": int(data.sizes["pair"])})
 

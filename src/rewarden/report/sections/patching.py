@@ -11,7 +11,7 @@ from rewarden import plots
 from rewarden.plots.heads import attributed_heads
 from rewarden.plots.labels import one_line
 from rewarden.report.context import Audit
-from rewarden.report.effects import by_size, cell_name, cell_rows, effect_rows
+from rewarden.report.effects import by_size, cell_name, cell_rows, decider, effect_rows
 from rewarden.report.estimates import MINIMUM, too_few
 from rewarden.report.section import Block, FigureBlock, Finding, Section, section
 from rewarden.report.sections.ledger import ALPHA, attribution_of
@@ -95,6 +95,7 @@ def build(audit: Audit) -> Section | None:
             audit, [row], "each", tuple(site for site in sites if site in known), "prefix"))
         blocks.append(_map_block(audit, each, row, reason))
     facts = result.provenance
+    alone = decider(result)
     findings = [*_findings(result, layers), *(Finding(f"{text[0].upper()}{text[1:]}.", "fact", -5) for text in result.warnings)]
     return Section("patching", "Where it is decided, causally", findings, blocks,
                    f"{len(rows)} of the pairs of the attribution. Patching (noising): the chosen response is run again with "
@@ -107,6 +108,7 @@ def build(audit: Audit) -> Section | None:
                    "rounding. Intervals: bootstrap over prompts; marks: sign flips over prompts, Benjamini-Hochberg at "
                    f"{100 * ALPHA:g} % over all cells but those that are exactly 0 in every pair. {' '.join(left_out)}".strip(),
                    {"margin": float(np.nanmean(result.data["margin"].values)), "n": len(rows),
+                    "deciding": None if alone is None else alone[0],
                     "layers": layers.to_dict("records"), "cells": cell_rows(result).to_dict("records"),
                     "maps": [{"pair": str(audit.table.loc[row, "id"]), "reason": reason} for row, reason, _ in shown]})
 
@@ -186,6 +188,9 @@ def _findings(result: Result, layers: pd.DataFrame) -> list[Finding]:
             f"Causally, the read-out position decides half of the margin from layer {int(start['layer'])} on (of 0 to {last}): "
             f"with the rejected response's residual stream there, {interval(start['mean'], start['low'], start['high'])} of "
             f"the mean margin of {number(margin, 3)} are lost (n = {n} pairs).", "fact", 21.5))
+    alone = decider(result)
+    if alone is not None:
+        findings.append(Finding(alone[1], "fact", 21))
     cells = cell_rows(result)
     parts = cells[cells["site"] != "resid_post"]
     marked = parts[parts["marked"]]
