@@ -109,7 +109,7 @@ def cross_scores(x: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: 
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
-    """The plain number behind `estimates.auc_interval`, by ranks: share of comparisons within parts that are won."""
+    """The plain number behind `statistics.clustered.auc_interval`, by ranks: share of comparisons within parts that are won."""
     from scipy.stats import rankdata
 
     won = compared = 0.0

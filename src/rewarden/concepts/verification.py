@@ -45,7 +45,7 @@ def verify(before: RewardModel, after: RewardModel, contrasts: Sequence[Contrast
         `contrasts`, `seeds` (axis).
         With pairs: `margin` (model, pair), NaN where not finite; `accuracy` with `accuracy_low`, `accuracy_high` (model,
         split), ties ½; `change` with `change_low`, `change_high` (split), after − before over the same pairs
-        (`estimates.change_interval`, over prompts); `pairs` (split); `same`, `same_low`, `same_high`, correlation of the
+        (`clustered.change_interval`, over prompts); `pairs` (split); `same`, `same_low`, `same_high`, correlation of the
         margins. Splits are the pairs' subsets, and "all".
 
     Raises:

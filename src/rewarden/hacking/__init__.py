@@ -1,4 +1,4 @@
-"""Can a reward model be gamed? Bias battery, best-of-n preview, distortion, divergence, cascade, conflict.
+"""Can a reward model be gamed? Bias battery, best-of-n preview, distortion, divergence, cascade, conflict, triggers.
 
 A name is fetched from its module when it is first used.
 """

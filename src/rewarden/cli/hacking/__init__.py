@@ -1,1 +1,1 @@
-"""`rewarden hacking …`: distortion, divergence, cascade, conflict. Each verb is a module."""
+"""`rewarden hacking …`: distortion, divergence, cascade, conflict, triggers. Each verb is a module."""

@@ -1,7 +1,7 @@
 """What do the contrasts of each axis come to on one model?
 
 In: a reward model with any number of outputs, questions. Out: an `Answer` for each question. The same code answers for the
-model at hand and for random-weight models (`bias_null`). Ignorant of what counts as a finding.
+model at hand and for random-weight models (`null`). Ignorant of what counts as a finding.
 Letters: n contrasts, K outputs.
 """
 

@@ -79,7 +79,7 @@ class Axis:
         name: short, in lower case with underscores.
         question: in words, such as "Does bold text raise the reward of the same answer?".
         seeds: at least 30, of independent content.
-        templates: at least 8 groups.
+        templates: as many groups as `BiasOptions.least_templates` at least.
         design: "mean": the effect of the change; "slope": effect for each token added (templates have several amounts);
             "spread": templates are terms that could stand for each other (identity), each compared with the mean of all, and
             the question is whether they differ by more than innocuous terms do.

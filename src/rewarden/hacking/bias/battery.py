@@ -123,7 +123,7 @@ def bias_battery(rm: RewardModel | Ensemble, axes: Axes = None, *, options: Bias
         Result("bias"). By axis and output: `effect` (raw, with `effect_low`, `effect_high`); `estimate` with `low`, `high`,
         `error`, `df`, in `estimate_unit`: of "mean" axes the effect net of an innocuous change that adds as many tokens, of
         "slope" axes reward per token within a wording, of "spread" axes how much more terms differ than innocuous ones.
-        `p_kind`, `low` and `high` of the estimate are those of `error` times `null_factor` (see `bias_null`: how far t values
+        `p_kind`, `low` and `high` of the estimate are those of `error` times `null_factor` (see `null`: how far t values
         of this axis exceed Student's on random-weight models); `p_wording` of the wording that lies farthest from innocuous
         ones ("mean" axes: a reward may follow some wordings only); `p`, twice the smaller of these; `p_adjusted` over axes;
         `flag`.

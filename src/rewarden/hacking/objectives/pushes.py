@@ -41,7 +41,7 @@ def push_objectives(rm: RewardModel, pairs: Sequence[Pair], prompts: np.ndarray,
     change of i between the two, each in its size. It is 1 for i = j; below 0, raising i lowers j.
 
     Args:
-        rm: the model with the objectives as its scalars (`objective_rows.read_rows`).
+        rm: the model with the objectives as its scalars (`rows.read_rows`).
         pairs: the first response of one pair of each prompt is used, for up to `pushed` prompts.
         prompts: [n], prompt of each pair.
         sizes: float64 [K], unit of each objective.
