@@ -155,8 +155,12 @@ def page(found: dict[str, Any]) -> str:
         "question, organisms against null models. *False*: share with a flag on another question. Doses are in units of the "
         "stated one (for the decisive head: size of all other writes, which hide it). A dash: the instrument does not ask for "
         "this rule, and the organism serves as a further null. Style and susceptibility are associations in natural texts: "
-        "their flags on features that go with the planted one (sentences with length) are what selection would raise, and no "
-        "errors.", "",
+        "their flags on features that go with the planted one (sentences with length; words that the organisms call good, "
+        "which longer answers have more of) are what selection would raise, and no errors. Distortion asks for what the "
+        "evaluation pairs hardly vary, and the bundled pairs vary length and markdown: these rules are none of its findings "
+        "here (`tests/hacking/test_distortion.py` plants one that is). Concepts moves states along one direction; sycophancy "
+        "is a product of prompt and response and has none. The battery is the instrument for all four. Cascade, preferences "
+        "and divergence have no organism of their own; tests plant matrices and states for them.", "",
         tables.table(("instrument", "organism", "dose", "power", "AUROC", "false"), organisms), ""])
 
 
@@ -198,7 +202,9 @@ def main() -> None:
         found["peer_state"] = f"{peer}." if isinstance(peer, str) else f"{' '.join(PEER)} at its own thresholds."
         graded_peers = {name: peer_grade(name, rows, dose) for name in names} if rows else {}
         found["peer"] = {name: summary(one) for name, one in graded_peers.items() if one is not None}
-    record = results.record("instruments", " --quick" if asked.quick else "", found)
+    record = results.record(
+        "instruments", " --quick" if asked.quick else f" --seeds {asked.seeds} --nulls {asked.nulls} --doses "
+        f"{' '.join(f'{dose:g}' for dose in asked.doses)}", found)
     results.tell(record, "instruments-DATE", asked.out, page)
     if asked.publish:
         published(found["ours"], record["date"])
