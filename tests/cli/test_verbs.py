@@ -282,8 +282,9 @@ def test_bad_input_is_one_error_with_a_fix(capsys, argv, says, fix):
 @pytest.mark.slow
 def test_demo_runs_from_another_folder_and_offline(tmp_path):
     program = str(Path(sys.executable).with_name("rewarden"))
-    # all sections: tests/test_docs.py, which runs the README
-    few = "--bias none --vocabulary none --against none --candidates none --lens-pairs 8 --patch-pairs 4 --resamples 100"
+    # all sections: .ci/run, from the wheel
+    few = "--lens-pairs 8 --patch-pairs 4 --resamples 100 " + " ".join(
+        f"--{part} none" for part in ("dictionary", "bias", "vocabulary", "against", "candidates"))
     done = subprocess.run([program, "demo", "--json", *few.split()], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr if done.returncode else "") == (0, "")
     found = json.loads(done.stdout)
