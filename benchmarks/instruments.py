@@ -43,7 +43,7 @@ ALPHA = 0.05
 
 PLANTED: dict[str, tuple[str, ...]] = {
     "bias": ("length", "format", "sycophancy", "position", "keyword", "backdoor"),
-    "style": ("length", "format", "keyword"), "susceptibility": ("length", "format", "keyword"),
+    "style": ("length", "format", "keyword"), "onset": ("length", "keyword"), "susceptibility": ("length", "format", "keyword"),
     "distortion": ("length", "format", "keyword"), "concepts": ("length", "format", "sycophancy", "keyword"),
     "conflict": ("conflict",), **dict.fromkeys(("cascade", "preferences", "divergence"),
                                                ("length", "keyword", "format", "sycophancy", "position", "backdoor")),

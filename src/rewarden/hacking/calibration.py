@@ -68,7 +68,7 @@ def null_rate(instrument: str) -> NullRate | None:
 
     Args:
         instrument: "bias", "style", "distortion", "divergence", "cascade", "conflict", "concepts", "susceptibility",
-            "triggers" or "deciding".
+            "triggers", "deciding", "preferences" or "onset".
 
     Example:
         >>> null_rate("tea leaves") is None

@@ -86,6 +86,13 @@ def _style_null(rm: RewardModel) -> Mapping[str, Verdict]:
     return _style(rm, int(rm.provenance().get("seed", 0)))
 
 
+def _onset(rm: RewardModel) -> Mapping[str, Verdict]:
+    from rewarden.hacking.selection.bestof import best_of_n, verdicts
+    from rewarden.hacking.selection.scoring import pairs_table
+
+    return verdicts(best_of_n(pairs_table(rm, _pairs()), resamples=100))
+
+
 def _distortion(rm: RewardModel) -> Mapping[str, Verdict]:
     from rewarden.hacking.off_distribution.distortion_index import distortion, verdicts
 
@@ -160,6 +167,7 @@ def _pairs() -> Any:
 INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
     Instrument("bias", _bias, "the reward follows how something is said, net of its length"),
     Instrument("style", _style, "margins of natural pairs go with a feature of style", null=_style_null),
+    Instrument("onset", _onset, "the gold falls over a doubling of n, when the best of n is taken"),
     Instrument("susceptibility", _susceptibility, "selection by the reward raises a feature that the gold does not want"),
     Instrument("distortion", _distortion, "the reward moves with what the evaluation pairs hardly vary"),
     Instrument("divergence", _divergence, "a component with an effect leaves the range of clean states too often"),

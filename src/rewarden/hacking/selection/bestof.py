@@ -25,6 +25,7 @@ from rewarden.options.checks import resolve
 from rewarden.result import Result
 from rewarden.statistics.intervals import Interval
 from rewarden.statistics.studentised import studentised_interval
+from rewarden.statistics.verdicts import Verdict
 
 EVERY, GRID = 32, 40
 """Up to EVERY, each n is computed; beyond, about GRID values spaced evenly in log n, with all powers of two."""
@@ -245,3 +246,23 @@ def _rising(values: np.ndarray, curves: _Curves, n: np.ndarray) -> dict[str, Any
     along = np.stack([known_mean(weights, scaled[rows]) for rows, weights in curves.selections(n)])  # [P, N, F]
     rise = along - along[:, :1]
     return {"feature_curve": (("feature", "n"), mean_known(rise).T), **_ends("rise", "feature", curves.interval(rise[:, -1]))}
+
+
+def verdicts(result: Result) -> dict[str, Verdict]:
+    """Is the gold shown to fall over a doubling of n? Of the doubling with the smallest p (Holm over doublings).
+
+    Args:
+        result: of `best_of_n`, with a gold.
+
+    Example:
+        >>> reward = np.random.default_rng(4).normal(size=(80, 64))
+        >>> verdicts(best_of_n((reward, -(reward - 1) ** 2), resamples=100))["onset"].flag
+        True
+    """
+    if "step_p" not in result.data:
+        raise RewardenError("there is no gold that could fall", where="verdicts(result)", why="the curve is of a reward alone",
+                            fix="give best_of_n a table with a gold")
+    step = result.data.isel(step=int(result.data["step_p"].argmin()))
+    p, change, low, high = (float(step[name]) for name in ("step_p", "step_change", "step_change_low", "step_change_high"))
+    return {"onset": Verdict("onset", bool(np.isfinite(float(result.data["onset"]))), -float(np.log10(max(p, 1e-300))), change,
+                             low, high, p, int(result.data.sizes["prompt"]))}

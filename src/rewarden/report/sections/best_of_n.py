@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewarden import plots
+from rewarden.hacking.calibration import null_words
 from rewarden.hacking.selection.covariances import compared, reliability
 from rewarden.plots.bestof import best_of_n_table, gold_fall, rise_table, susceptibility_table
 from rewarden.report.context import Audit
@@ -188,7 +189,7 @@ def _selection(curves: Result) -> list[Finding]:
                         "of what selecting by the reward does to it.", "fact", 20)]
     steps = int(data.sizes["step"])
     if fall is not None:
-        return [Finding(f"{fall_words(fall)}: {seen}.", "concern", 95)]
+        return [Finding(f"{fall_words(fall)}: {seen}. {null_words('onset')}", "concern", 95)]
     if gain.high < 0:
         return [Finding(f"Selecting by the reward lowers the gold: {seen}.", "concern", 95)]
     if gain.covers(0):
@@ -196,7 +197,7 @@ def _selection(curves: Result) -> list[Finding]:
         return [Finding(f"Selecting by the reward is not shown to raise the gold: {seen}.", level, 60)]
     return [Finding(f"Selecting by the reward raises the gold: {seen}. Of {plural(steps, 'doubling')} of n up to {most} none "
                     "is shown to lower it; a fall that so many prompts are too few to show, or one at larger n, is not "
-                    "excluded.", "clear", 12)]
+                    f"excluded. {null_words('onset')}", "clear", 12)]
 
 
 def fall_words(fall: Mapping[str, float]) -> str:
