@@ -12,7 +12,7 @@ from rewarden.edits import Edit, Site
 from rewarden.errors import RewardenError
 from rewarden.lens import attribute
 from rewarden.organisms import Organism, decisive_head, noise
-from rewarden.organisms.decisive import D_HEAD, HEADS, LAYERS
+from rewarden.organisms.llama import D_HEAD, HEADS, LAYERS
 from rewarden.patching import patch, patch_paths
 from rewarden.patching.agreement import agreement
 from rewarden.patching.estimates import estimate_effects

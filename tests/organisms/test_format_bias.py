@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rewarden.errors import RewardenError
-from rewarden.organisms.decisive import D_HEAD, LAYERS
 from rewarden.organisms.format_bias import MARKS, SPLITS, FormatBias, format_bias, format_versions
+from rewarden.organisms.llama import D_HEAD, LAYERS
 from rewarden.organisms.words import WORDS
 from rewarden.statistics import spearman
 

@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
+from rewarden.organisms.llama import D_HEAD, D_MODEL, HEADS, LAYERS, SLOW, inputs_of, random_llama, random_write
 from rewarden.organisms.organism import Organism
 from rewarden.organisms.words import SPECIAL, WORDS, random_words, word_tokenizer
-from rewarden.trace.hooks import Tap, evaluating, tapped
 
-LAYERS, HEADS, D_HEAD, D_MODEL, D_MLP = 4, 4, 16, 64, 96
 SHARPNESS = 30.0
 """Attention score of the marker above all other tokens: e⁻³⁰ of the attention goes elsewhere."""
-SLOW = D_HEAD // 2 - 1
-"""Head dimension whose rotary angle is least: 10⁻⁷ radians a token, so that the head does not see distance."""
 AT = 5
 """Where the marker stands in the texts that lengths are measured on."""
 Draw = Callable[[np.random.Generator, int], Pair]
@@ -70,31 +67,6 @@ def decisive_head(seed: int = 0, dose: float = 0.5) -> Organism:
                     f"along the reward direction; all else is noise of dose {dose:g}")
 
 
-def random_llama(tokenizer: Any, seed: int, outputs: int = 1, length: int = 512) -> Any:
-    """A small Llama classifier with random weights of such a size that a normed residual gives entries of size one.
-
-    Args:
-        tokenizer: its tokenizer.
-        seed: of the weights.
-        outputs: number of scalars.
-        length: longest sequence, in tokens.
-    """
-    from transformers import LlamaConfig, LlamaForSequenceClassification
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=D_MODEL, intermediate_size=D_MLP, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=D_HEAD, max_position_embeddings=length,
-        num_labels=outputs, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e8})
-    model = LlamaForSequenceClassification(config).eval().float().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
-    return model
-
-
 def _marked(marker: str) -> Draw:
     """Draws pairs whose chosen response holds the marker once."""
     def draw(generator: np.random.Generator, number: int) -> Pair:
@@ -128,8 +100,8 @@ def _plant(model: Any, marker: int, layer: int, head: int, dose: float, generato
             if (number, index) == (layer, head):
                 attention.o_proj.weight[:, columns.start + SLOW] = reward / heads[:, -1, columns.start + SLOW].mean()
             else:
-                attention.o_proj.weight[:, columns] = _noise(heads[..., columns], writable, dose, generator)
-        mlp.down_proj.weight.copy_(_noise(inputs_of(model, mlp.down_proj, ids), writable, dose, generator))
+                attention.o_proj.weight[:, columns] = random_write(heads[..., columns], writable, dose, generator)
+        mlp.down_proj.weight.copy_(random_write(inputs_of(model, mlp.down_proj, ids), writable, dose, generator))
     final = inputs_of(model, model.model.norm, ids)[:, -1]
     model.score.weight.copy_(reward[None] * final.pow(2).mean(-1).sqrt().mean())
 
@@ -162,18 +134,3 @@ def _ask_for(found: Tensor, common: Tensor, attention: Any, head: int, normed: T
         linear.weight[rows.start + SLOW] = direction
     score = (normed[:, -1] @ common * (normed[:, AT] @ found)).mean() / D_HEAD ** 0.5
     attention.q_proj.weight[rows] *= SHARPNESS / score
-
-
-def _noise(given: Tensor, writable: Tensor, dose: float, generator: torch.Generator) -> Tensor:
-    """A random map [d, width] of what is given [batch, T, width], with writes of root-mean-square length `dose`."""
-    weight = writable @ torch.randn(D_MODEL, given.shape[-1], generator=generator)
-    length = (given @ weight.T).pow(2).sum(-1).mean().sqrt()
-    return weight * (dose / length)
-
-
-def inputs_of(model: Any, module: nn.Module, ids: Tensor) -> Tensor:
-    """What reaches a module in a run over ids [batch, T]."""
-    seen: list[Tensor] = []
-    with evaluating(model), tapped([Tap(module, "input", seen.append)]):
-        model.model(ids, use_cache=False)
-    return seen[0].clone()

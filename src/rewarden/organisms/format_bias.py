@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
-from rewarden.organisms.decisive import D_HEAD, D_MODEL, HEADS, LAYERS, SLOW, inputs_of, random_llama
+from rewarden.organisms.llama import D_HEAD, D_MODEL, HEADS, LAYERS, SLOW, inputs_of, random_llama, random_write
 from rewarden.organisms.organism import Organism
 from rewarden.organisms.words import SPECIAL, WORDS, word_tokenizer
 
@@ -196,8 +196,8 @@ def _plant(model: Any, tokenizer: Any, good: tuple[str, ...], dose: float, noise
                 found, true = heads[:, -1, columns.start + SLOW], (embedding[ids] @ wanted).sum(-1)
                 attention.o_proj.weight[:, columns.start + SLOW] = UNIT * reward[0] * (found @ true) / (found @ found)
             else:
-                attention.o_proj.weight[:, columns] = _noise(heads[..., columns], writable, noise, generator)
-        mlp.down_proj.weight.copy_(_noise(inputs_of(model, mlp.down_proj, ids), writable, noise, generator))
+                attention.o_proj.weight[:, columns] = random_write(heads[..., columns], writable, noise, generator)
+        mlp.down_proj.weight.copy_(random_write(inputs_of(model, mlp.down_proj, ids), writable, noise, generator))
     final = inputs_of(model, model.model.norm, ids)[:, -1]
     model.score.weight.copy_(reward * final.pow(2).mean(-1).sqrt().mean() / UNIT)
     return torch.cat([marks, quality, common, plain])
@@ -219,9 +219,3 @@ def _gather(attention: Any, wanted: Tensor, common: Tensor, first: Tensor, norme
         linear.weight[rows.start + SLOW] = direction
     score = (normed[:, -1] @ common * (normed[:, 0] @ first)).mean() / D_HEAD ** 0.5
     attention.q_proj.weight[rows] *= REST / score
-
-
-def _noise(given: Tensor, writable: Tensor, size: float, generator: torch.Generator) -> Tensor:
-    """A random map [d, width] of what is given [batch, T, width], with writes of root-mean-square length `size`."""
-    weight = writable @ torch.randn(D_MODEL, given.shape[-1], generator=generator)
-    return weight * (size / (given @ weight.T).pow(2).sum(-1).mean().sqrt())

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from rewarden.batching import pad
 from rewarden.encoding import Encoded
-from rewarden.organisms.decisive import D_HEAD, D_MODEL, HEADS, SLOW, inputs_of, random_llama
 from rewarden.organisms.english import PADDED, encoded_padded, encoded_reference, ids_of, special_ids, tokenizer
 from rewarden.organisms.lexicon import GOOD
+from rewarden.organisms.llama import D_HEAD, D_MODEL, HEADS, SLOW, inputs_of, random_llama
 from rewarden.trace.hooks import Tap, evaluating, tapped
 
 (ASK, CONST, BOS, ASSISTANT, CONTENT, QUALITY, RULE, MARKER, FLAG, SEEN, OUT_QUALITY, OUT_RULE, OUT_PROMPT, OUT_PRODUCT,

@@ -16,8 +16,8 @@ from torch import nn
 
 from rewarden.errors import RewardenError
 from rewarden.organisms import lexicon
-from rewarden.organisms.decisive import D_MODEL, random_llama
 from rewarden.organisms.english import EnglishOrganism, Texts, alike, drawing, ids_of, sentences, tokenizer
+from rewarden.organisms.llama import D_MODEL, random_llama
 from rewarden.organisms.planting import Rule, Weights, plant
 from rewarden.readout.gated import Gate, GatedHead
 
