@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rewarden.reward_model import RewardModel
 
 TOP = 10
-FOLLOWED = 64
-"""Features of a dictionary that are followed at most."""
 
 POINTS = ("onset", "best_n", "best_gold", *(f"{name}{end}" for name in ("best_gold_held_out", "agreement")
                                             for end in ("", "_low", "_high")))
@@ -75,6 +73,7 @@ def _inner(rm: RewardModel | None, table: ScoreTable, name: str, site: str | Non
     from rewarden.cli.dictionaries import dictionary_of
     from rewarden.hacking.selection.scoring import dictionary_features
     from rewarden.report.sections.features import own_dictionary
+    from rewarden.report.selected_features import FOLLOWED
 
     if rm is None:
         raise RewardenError("features of a dictionary need the model whose states it reads", where="--dictionary",

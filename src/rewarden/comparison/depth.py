@@ -61,12 +61,9 @@ def compare_depth(found: Sequence[Inside | None], spread: np.ndarray, floor: np.
     chosen = np.where(np.isfinite(curves), (np.sign(curves) * (np.abs(curves) > floor[:, None, None]) + 1) / 2, np.nan)
     right = share_interval(np.moveaxis(chosen, 1, 0), **resampled)
     data = xr.Dataset({
-        "lens_margin": (("model", "inside", "depth"), curves), "lens": (("model", "depth"), mean.estimate),
-        "lens_low": (("model", "depth"), mean.low), "lens_high": (("model", "depth"), mean.high),
-        **{f"lens_accuracy{end}": (("model", "depth"), value)
-           for end, value in (("", right.estimate), ("_low", right.low), ("_high", right.high))},
-        "crystallization": (("model", "rule"), formed.estimate), "crystallization_low": (("model", "rule"), formed.low),
-        "crystallization_high": (("model", "rule"), formed.high), "crystallization_n": (("model", "rule"), formed.n),
+        "lens_margin": (("model", "inside", "depth"), curves), **mean.variables("lens", ("model", "depth")),
+        **right.variables("lens_accuracy", ("model", "depth")), **formed.variables("crystallization", ("model", "rule")),
+        "crystallization_n": (("model", "rule"), formed.n),
     }, coords={"depth": depths, "rule": ["first", "stable"]})
     return data.merge(_agreement(curves, clusters, options))
 

@@ -44,9 +44,8 @@ def compare_rewards(members: Sequence[Member], clusters: np.ndarray, options: Co
         "floor": ("model", [member.floor for member in members])})
     spread = {"level": options.level, "n_resamples": options.resamples, "seed": options.seed}
     share = share_interval(won.T, clusters, **spread)
-    fields = {"accuracy": ("model", share.estimate), "accuracy_low": ("model", share.low),
-              "accuracy_high": ("model", share.high), "n": ("model", share.n)}
-    return data.assign(fields).merge(_alike(won, clusters, options)).merge(_ranks(reward, margin, clusters, options))
+    data = data.assign({**share.variables("accuracy", "model"), "n": ("model", share.n)})
+    return data.merge(_alike(won, clusters, options)).merge(_ranks(reward, margin, clusters, options))
 
 
 def preferred(margin: np.ndarray, floor: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from scipy.stats import rankdata
 
 from rewarden.options import AuditOptions
@@ -31,6 +32,16 @@ class Estimate:
     low: float
     high: float
     n: int
+
+    @classmethod
+    def read(cls, data: xr.Dataset, name: str, n: int) -> Estimate:
+        """From single numbers of a data set: `name`, `name`_low, `name`_high.
+
+        Example:
+            >>> Estimate.read(xr.Dataset({"gap": 0.5, "gap_low": 0.25, "gap_high": 0.75}), "gap", 8)
+            Estimate(value=0.5, low=0.25, high=0.75, n=8)
+        """
+        return cls(*(float(data[f"{name}{end}"]) for end in ("", "_low", "_high")), n)
 
     def covers(self, point: float) -> bool:
         """Whether the interval includes a point; True where there is no interval, so that nothing is claimed."""

@@ -186,6 +186,5 @@ def _accuracies(model: RewardModel, steered: RewardModel, pairs: Sequence[Pair],
     margins = np.stack([rm.score(pairs).margin for rm in (model, steered)], axis=1)  # [pair, when]
     won = np.where(np.isfinite(margins), (np.sign(margins) + 1) / 2, np.nan)
     found = share_interval(won, prompts_of(pairs), level=options.level, n_resamples=options.resamples, seed=options.seed)
-    return xr.Dataset({"accuracy": ("when", found.estimate), "accuracy_low": ("when", found.low),
-                       "accuracy_high": ("when", found.high), "n_pairs": ((), len(pairs))},
+    return xr.Dataset({**found.variables("accuracy", "when"), "n_pairs": ((), len(pairs))},
                       coords={"when": ["before", "after"]})

@@ -42,6 +42,15 @@ class Interval:
     missing: Any
     """Items dropped because a value was not finite."""
 
+    def variables(self, name: str, dims: Any = ()) -> dict[str, tuple[Any, Any]]:
+        """Estimate and ends as variables of a data set: `name`, `name`_low, `name`_high, each (dims, values).
+
+        Example:
+            >>> sorted(bootstrap_interval([1.0, 2.0, 4.0], n_resamples=99).variables("mean"))
+            ['mean', 'mean_high', 'mean_low']
+        """
+        return {name: (dims, self.estimate), f"{name}_low": (dims, self.low), f"{name}_high": (dims, self.high)}
+
 
 def bootstrap_interval(values: Any, *, statistic: Callable[..., Any] = np.mean, clusters: Any = None,
                        level: float = 0.95, n_resamples: int = 2000, seed: int = 0,

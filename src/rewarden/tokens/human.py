@@ -16,7 +16,7 @@ from scipy import stats
 
 from rewarden.errors import RewardenError
 from rewarden.result import Result
-from rewarden.statistics import Interval, bootstrap_interval, require_n
+from rewarden.statistics import bootstrap_interval, require_n
 from rewarden.tokens.rank_intervals import rank_interval
 
 HUMAN = "human"
@@ -85,7 +85,7 @@ def human_agreement(reference: Any, scores: Any = None, names: Sequence[str] | N
     top = (values == values.max(0)).sum(0)
     agreement = {}
     for name in ("rho", "tau"):
-        agreement |= _columns(name, rank_interval(human, table, name, level=level, n_resamples=n_resamples, seed=seed))
+        agreement |= rank_interval(human, table, name, level=level, n_resamples=n_resamples, seed=seed).variables(name, "model")
     labels = np.empty(len(items), object)
     labels[:] = items
     data = xr.Dataset({
@@ -175,10 +175,6 @@ def _joined(result: Result, items: Sequence[str], prompt: int | str) -> np.ndarr
     texts, rewards = texts_and_rewards(result, prompt)
     known = pd.Series(rewards).groupby(pd.Series(texts, dtype=object)).agg(["first", "nunique"])
     return known["first"].where(known["nunique"] == 1).reindex([str(text) for text in items]).to_numpy(np.float64)
-
-
-def _columns(name: str, found: Interval) -> dict[str, tuple[str, Any]]:
-    return {name: ("model", found.estimate), f"{name}_low": ("model", found.low), f"{name}_high": ("model", found.high)}
 
 
 def _notes(values: np.ndarray, items: Sequence[str], raters: Sequence[str], lost: int) -> list[str]:

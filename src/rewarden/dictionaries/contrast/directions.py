@@ -187,5 +187,4 @@ def _margin(head: Head, along: Tensor) -> np.ndarray:
 def _described(rates: np.ndarray, sign: np.ndarray, losses: np.ndarray, right: Interval) -> xr.Dataset:
     return xr.Dataset({
         "chosen_rate": ("feature", rates[0]), "rejected_rate": ("feature", rates[1]), "sign": ("feature", sign),
-        "loss": ("step", losses[0]), "held_out_loss": ("step", losses[1]), "accuracy": ((), float(right.estimate)),
-        "accuracy_low": ((), float(right.low)), "accuracy_high": ((), float(right.high))})
+        "loss": ("step", losses[0]), "held_out_loss": ("step", losses[1]), **right.variables("accuracy")})

@@ -71,7 +71,7 @@ def _rewards(reward: np.ndarray, after: np.ndarray, clusters: np.ndarray, noise_
     mean, size = bootstrap_interval(delta, **spread), bootstrap_interval(np.abs(delta), **spread)
     data: Variables = {"reward": (("item",), reward), "reward_replaced": (("item", *axes), after)}
     for name, interval in (("delta_mean", mean), ("delta_size", size)):
-        data |= {name: (axes, interval.estimate), f"{name}_low": (axes, interval.low), f"{name}_high": (axes, interval.high)}
+        data |= interval.variables(name, axes)
     # with one vector at every token, what is left may be the same in every conversation: ranks of rounding say nothing
     told = np.where(_range(after) > 2 * noise_floor, after, 0.0)
     ranks = [[spearman(reward, told[:, i, j], **spread) for j in range(len(REPLACEMENTS))] for i in range(len(WHERE))]
@@ -113,10 +113,8 @@ def _preferences(before: np.ndarray, after: np.ndarray, prompts: np.ndarray, noi
     lost = np.asarray(mine.estimate) - theirs.estimate  # [where, replacement]
     recovered = np.where(lost[:, 1] > 0, 1 - _ratio(lost[:, 0], lost[:, 1]), np.nan)
     same = (signs[1] == signs[0]).mean(0) if n else np.full(signs[1].shape[1:], np.nan)
-    return {"accuracy": ((), mine.estimate), "accuracy_low": ((), mine.low), "accuracy_high": ((), mine.high),
-            "accuracy_replaced": (axes, theirs.estimate), "accuracy_replaced_low": (axes, theirs.low),
-            "accuracy_replaced_high": (axes, theirs.high), "accuracy_recovered": (("where",), recovered),
-            "preference_kept": (axes, same), "pairs": ((), n)}
+    return {**mine.variables("accuracy"), **theirs.variables("accuracy_replaced", axes),
+            "accuracy_recovered": (("where",), recovered), "preference_kept": (axes, same), "pairs": ((), n)}
 
 
 def predictions_kept(rm: RewardModel, head: PredictionHead, pieces: Sequence[Piece], clusters: np.ndarray,

@@ -65,8 +65,8 @@ def push_objectives(rm: RewardModel, pairs: Sequence[Pair], prompts: np.ndarray,
     found = np.stack([_slopes(rm, rm.base(pairs[i].conversations[0]), layer, sizes, options.step, floor) for i in items])
     mean = studentised_interval(found, level=options.level, n_resamples=options.resamples, seed=options.seed)
     axes = ("pushed", "read")
-    return xr.Dataset({"slope_item": (("item", *axes), found), "slope": (axes, mean.estimate), "slope_low": (axes, mean.low),
-                       "slope_high": (axes, mean.high)}, coords={"pushed": list(rm.names), "read": list(rm.names)})
+    return xr.Dataset({"slope_item": (("item", *axes), found), **mean.variables("slope", axes)},
+                      coords={"pushed": list(rm.names), "read": list(rm.names)})
 
 
 def _slopes(rm: RewardModel, base: BaseRun, layer: int, sizes: np.ndarray, step: float, floor: float) -> np.ndarray:

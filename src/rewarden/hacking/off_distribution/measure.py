@@ -201,8 +201,7 @@ def _shares(divergent: np.ndarray, put: np.ndarray, sweeper: WatchedSweeper, opt
     with np.errstate(invalid="ignore"):
         marked = q < options.alpha
     axis = ("component",)
-    return {"share": (axis, share.estimate), "share_low": (axis, share.low), "share_high": (axis, share.high),
-            "share_p": (axis, p), "share_q": (axis, q), "marked": (axis, marked),
+    return {**share.variables("share", axis), "share_p": (axis, p), "share_q": (axis, q), "marked": (axis, marked),
             "prompts": (axis, put[first].sum(0))}
 
 

@@ -84,7 +84,7 @@ def best_of_n(table: Any, features: Any = None, *, options: BestOfNOptions | Non
     elif options.max_n is not None:
         raise RewardenError(f"the best of {options.max_n} needs {options.max_n} samples a prompt", where="max_n",
                             why=f"nine of ten prompts have {largest} or more",
-                            fix="give more samples, or pass replacement=True")
+                            fix="give more samples, or draw with replacement (replacement=True)")
     largest = max(largest, 2)  # where pools are too small for it, `usable` says so
     kept, rows, notes = usable(table, 2 if options.replacement else largest, "best-of-n")
     n = n_grid(largest)
@@ -115,10 +115,6 @@ def n_grid(largest: int) -> np.ndarray:
         return np.arange(1, largest + 1)
     even = np.unique(np.round(np.geomspace(1, largest, GRID)).astype(np.int64))
     return np.unique(np.r_[even, 2 ** np.arange(int(np.log2(largest)) + 1), largest])
-
-
-def _ends(name: str, dims: Any, found: Interval) -> dict[str, Any]:
-    return {name: (dims, found.estimate), f"{name}_low": (dims, found.low), f"{name}_high": (dims, found.high)}
 
 
 @dataclass
@@ -165,16 +161,16 @@ class _Curves:
             data |= self._sided("gold", gold, self.gold_sd) | self._turning(made, gold, n)
             self._warn_of_rare(gold, int(n[-1]))
             found, _ = within_correlation(self.table.proxy[:, None], self.table.gold, self.table, self.options)
-            data |= {key: ((), value[1][0]) for key, value in _ends("agreement", (), found).items()}
+            data |= {key: ((), value[1][0]) for key, value in found.variables("agreement").items()}
         unbiased = self._unbiased(n)
         if unbiased is not None:
-            data |= _ends("proxy_unbiased", "n", self.interval(unbiased))
+            data |= self.interval(unbiased).variables("proxy_unbiased", "n")
         return data
 
     def _sided(self, name: str, values: np.ndarray, spread: float) -> dict[str, Any]:
         gain = (values - values[:, :1]) / spread if spread > 0 else np.full(values.shape, np.nan)
         return {f"{name}_each": (("prompt", "n"), values), f"{name}_sd": ((), spread),
-                **_ends(name, "n", self.interval(values)), **_ends(f"{name}_gain", "n", self.interval(gain))}
+                **self.interval(values).variables(name, "n"), **self.interval(gain).variables(f"{name}_gain", "n")}
 
     def _turning(self, made: Sequence[tuple[np.ndarray, np.ndarray]], gold: np.ndarray, n: np.ndarray) -> dict[str, Any]:
         """Onset and best n, of selections and the golds [P, N] they give."""
@@ -183,8 +179,8 @@ class _Curves:
         onset = find_onset([known[rows] for rows, _ in made], [weights for _, weights in made], n, asked.alpha,
                            floor=float(self.table.provenance.get("gold_noise", 0.0)), seed=asked.seed)
         best = best_n(gold, asked.splits, asked.seed, level=asked.level, resamples=asked.resamples)
-        held_out = _ends("best_gold_held_out", (), best.held_out)
-        change = _ends("step_change", "step", self.interval(onset.change))
+        held_out = best.held_out.variables("best_gold_held_out")
+        change = self.interval(onset.change).variables("step_change", "step")
         return {"onset": ((), np.nan if onset.place is None else float(n[onset.place])), "step_p": ("step", onset.p), **change,
                 "step_from": ("step", n[onset.start]), "step_to": ("step", n[onset.stop]), "best_n": ((), int(n[best.place])),
                 "best_gold": ((), float(gold[:, best.place].mean())), "n_chosen": ("n", best.chosen), **held_out}
@@ -231,7 +227,7 @@ def _tilted(curves: _Curves) -> dict[str, Any]:
     for name, values in (("tilt_proxy", table.proxy), ("tilt_gold", table.gold)):
         if values is not None:
             each = np.stack([one @ values[rows] for one, rows in zip(weights, curves.members, strict=True)])
-            data |= _ends(name, "tilt", curves.interval(np.where(refused, np.nan, each)))
+            data |= curves.interval(np.where(refused, np.nan, each)).variables(name, "tilt")
     return data
 
 
@@ -245,7 +241,8 @@ def _rising(values: np.ndarray, curves: _Curves, n: np.ndarray) -> dict[str, Any
         scaled = values / np.where(spread > 0, spread, np.nan)
     along = np.stack([known_mean(weights, scaled[rows]) for rows, weights in curves.selections(n)])  # [P, N, F]
     rise = along - along[:, :1]
-    return {"feature_curve": (("feature", "n"), mean_known(rise).T), **_ends("rise", "feature", curves.interval(rise[:, -1]))}
+    found = curves.interval(rise[:, -1])
+    return {"feature_curve": (("feature", "n"), mean_known(rise).T), **found.variables("rise", "feature")}
 
 
 def verdicts(result: Result) -> dict[str, Verdict]:
@@ -262,7 +259,7 @@ def verdicts(result: Result) -> dict[str, Verdict]:
     if "step_p" not in result.data:
         raise RewardenError("there is no gold that could fall", where="verdicts(result)", why="the curve is of a reward alone",
                             fix="give best_of_n a table with a gold")
-    step = result.data.isel(step=int(result.data["step_p"].argmin()))
+    step = result.data.isel(step=int(result.data["step_p"].argmin("step")))
     p, change, low, high = (float(step[name]) for name in ("step_p", "step_change", "step_change_low", "step_change_high"))
     return {"onset": Verdict("onset", bool(np.isfinite(float(result.data["onset"]))), -float(np.log10(max(p, 1e-300))), change,
                              low, high, p, int(result.data.sizes["prompt"]))}

@@ -147,7 +147,7 @@ def susceptibility(table: Any, features: Any = None, *, options: BestOfNOptions 
     p, reference_p, reference_sd = mean_above(chi), *_references(values, table, reward.estimate)
     q = benjamini_hochberg(np.fmax(p, reference_p))
     data: dict[str, Any] = {"chi": ("feature", mean_known(chi)), "chi_each": (("prompt", "feature"), chi)}
-    data |= _with("with_reward", reward)
+    data |= reward.variables("with_reward", "feature")
     columns = {"p": p, "reference_p": reference_p, "reference_sd": reference_sd, "q": q, "varying": varying,
                "left_out": left_out, "marked": q <= options.alpha, "hack": np.zeros(len(names), dtype=bool)}
     if table.gold is not None:
@@ -156,7 +156,7 @@ def susceptibility(table: Any, features: Any = None, *, options: BestOfNOptions 
         beyond = benjamini_hochberg(np.fmax(columns["gap_p"], np.fmax(p, reference_p))) <= options.alpha
         if table.references is not None:
             columns["hack"] = beyond & (gold.low <= options.negligible)
-        data |= _with("with_gold", gold)
+        data |= gold.variables("with_gold", "feature")
     data |= {name: ("feature", column) for name, column in columns.items()}
     facts = {**asked.provenance, "alpha": options.alpha, "negligible": options.negligible, "level": options.level,
              "seed": options.seed, "style": features is None,
@@ -165,10 +165,6 @@ def susceptibility(table: Any, features: Any = None, *, options: BestOfNOptions 
              "compared": table.references is not None}
     coords = {"feature": names, "prompt": np.array(table.prompts, dtype=object)}
     return Result("susceptibility", xr.Dataset(data, coords=coords), facts, noise_floor=asked.noise, warnings=tuple(notes))
-
-
-def _with(name: str, found: Interval) -> dict[str, Any]:
-    return {name: ("feature", found.estimate), f"{name}_low": ("feature", found.low), f"{name}_high": ("feature", found.high)}
 
 
 def _references(values: np.ndarray, table: ScoreTable, rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ def rank_weights(m: int, n: Sequence[int] | np.ndarray, replacement: bool = Fals
     if m < 1 or not n.size or n.min() < 1 or (not replacement and n.max() > m):
         raise RewardenError(f"the best of {n.max(initial=0)} cannot be drawn from {m} samples", where="n",
                             why="without replacement n is at most the number of samples of the prompt",
-                            fix="ask for a smaller n, give more samples a prompt, or pass replacement=True")
+                            fix="ask for a smaller n, give more samples a prompt, or draw with replacement (replacement=True)")
     if replacement:
         below = (np.arange(m + 1) / m) ** n[:, None]
         return np.diff(below, axis=1)

@@ -39,7 +39,7 @@ def described(result: Result) -> Section:
         "dimension have one in the other, too? Rank correlation over prompts; framed, where flagged.", pairs),
         TableBlock("Preference in each dimension", "Mean margin, misaligned − aligned, in reward units; p adjusted for the "
                    "number of dimensions; share of prompts whose misaligned response gets more.", preferences, folded=True)]
-    together = Estimate(*(float(data[f"together{end}"]) for end in ("", "_low", "_high")), int(data.sizes["prompt"]))
+    together = Estimate.read(data, "together", int(data.sizes["prompt"]))
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in result.warnings)
     return Section(
         "cascade", TITLE, [_preference(result), _association(result, together)], blocks,

@@ -45,7 +45,7 @@ def described(result: Result) -> Section:
         "with what another adds? The grey bar holds 95 % of pairs of random directions in the same space; a filled dot is a "
         "conflict. Right: what each objective does when another is pushed where the reward is read, each in its standard size.",
         table)]
-    cancelled = Estimate(*(float(data[f"cancelled{end}"]) for end in ("", "_low", "_high")), _prompts(result))
+    cancelled = Estimate.read(data, "cancelled", _prompts(result))
     weighted = bool(result.provenance["weighted"])
     if weighted:
         pushes = data[["size", "push", "push_low", "push_high", "share"]].to_dataframe().reset_index()

@@ -88,7 +88,7 @@ def _findings(result: Result) -> list[Finding]:
     shown = [interval(*(float(one[f"effect{end}"].sel(model=when)) for end in ("", "_low", "_high")))
              for when in ("before", "after")]
     whole = result.data.sel(split="all")
-    change = Estimate(*(float(whole[f"change{end}"]) for end in ("", "_low", "_high")), int(whole["pairs"]))
+    change = Estimate.read(whole, "change", int(whole["pairs"]))
     told = [Finding(f"{text[:1].upper()}{text[1:]}.", "fact", 2) for text in result.warnings]
     return [Finding(f"Taking {name.replace('_', ' ')} out of the head would change its effect on the reward from {shown[0]} to "
                     f"{shown[1]} reward units (n = {int(one['seeds'])} seeds that did not find the direction), and accuracy by "
