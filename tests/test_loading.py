@@ -372,7 +372,9 @@ def test_a_config_that_cannot_be_read(folder: Path, text: str, why: str) -> None
 
 
 def test_no_such_folder_no_weights(tmp_path: Path) -> None:
-    assert "cannot load" in refusal(tmp_path / "nowhere").what
+    assert "there is no folder" in refusal(tmp_path / "nowhere").what
+    assert "there is no folder" in refusal("./nowhere").what
+    assert "there is no folder" in refusal("owner/name/typo").what
     assert "check the folder or Hub id" in refusal("nobody/nothing").fix
     only_config = save(cached("llama"), tmp_path / "half")
     (only_config / "model.safetensors").unlink()

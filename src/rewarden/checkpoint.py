@@ -116,12 +116,20 @@ def _tokenizer_hash(tokenizer: Any) -> str:
 
 
 def resolve_name(path_or_id: str | None) -> str:
-    """The folder of a demo model, or the name as it is."""
+    """The folder of a demo model, or the name as it is.
+
+    Raises:
+        RewardenError: a path that is not there; of a name that may be a Hub id, the Hub is asked.
+    """
     if path_or_id is None or path_or_id.startswith("demo:"):
         from rewarden.demo import model_path
 
         return str(model_path((path_or_id or "demo:reward_model").removeprefix("demo:")))
-    return str(path_or_id)
+    name = str(path_or_id)
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).exists():
+        raise RewardenError(f"there is no folder {name!r}", where="model", why="a Hub id is a name or owner/name",
+                            fix="check the path")
+    return name
 
 
 def _device(device: str) -> torch.device:

@@ -39,7 +39,7 @@ def test_cascade_prints_one_object_and_keeps_its_result(tmp_path, capsys, rates)
 
 def test_conflict_needs_terms_for_one_scalar(tmp_path, capsys, rates):
     assert main(["hacking", "conflict", "--limit", "30"]) == 1
-    assert "pass terms=" in capsys.readouterr().err
+    assert "--terms FILE" in capsys.readouterr().err
     terms = rows(tmp_path / "terms.jsonl", [
         {"prompt": f"What is {i}?", "neutral": f"It is {i}.", "biased": text.format(i), "axis": axis}
         for i in range(10) for axis, text in (("sure", "It is surely {}."), ("list", "- It is {}."))])

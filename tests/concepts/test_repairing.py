@@ -204,3 +204,14 @@ def test_refusals_say_what_to_do(demo) -> None:
         with pytest.raises(RewardenError, match=words) as caught:
             call()
         assert caught.value.fix
+
+
+def test_a_folder_with_something_else_is_left_alone(demo, tmp_path) -> None:
+    mended = repair(demo, TOLD)
+    mended.save(tmp_path / "mended")
+    assert mended.save(tmp_path / "mended") == tmp_path / "mended"  # an earlier repair may be written again
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(RewardenError, match="something else than a repair"):
+        mended.save(tmp_path / "other")
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() == b"precious"

@@ -25,6 +25,9 @@ from rewarden.store.files import write_bytes
 if TYPE_CHECKING:
     from rewarden.concepts.repairing import Repaired
 
+RECORD = "repair.json"
+"""Beside the weights: what was done."""
+
 HEADS = ("score", "classifier")
 """Names of the linear head of transformers' sequence classifiers."""
 
@@ -50,6 +53,9 @@ def saved(repaired: Repaired, path: Any) -> Path:
     """Write the checkpoint; see `Repaired.save`."""
     rm, changes = repaired.rm, repaired.changes
     model, folder = rm.model, Path(path)
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).exists():
+        raise RewardenError("the folder holds something else than a repair", where=str(folder),
+                            why="a checkpoint would be mixed with what is there, or written over it", fix="name another folder")
     state: dict[str, Tensor] = dict(model.state_dict())
     facts: dict[str, Any] = {"concepts": [one.name for one in repaired.directions],
                              **{key: str(value) for key, value in repaired.before.provenance().items()}}
@@ -64,7 +70,7 @@ def saved(repaired: Repaired, path: Any) -> Path:
     with quiet_bars():
         model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]  # every model here is transformers'
     rm.tokenizer.save_pretrained(folder)
-    write_bytes(folder / "repair.json", json.dumps(facts, indent=1).encode())
+    write_bytes(folder / RECORD, json.dumps(facts, indent=1).encode())
     return folder
 
 

@@ -83,7 +83,8 @@ class Repaired:
             The folder. Beside weights, config and tokenizer it holds `repair.json`: what was done.
 
         Raises:
-            RewardenError: a model that transformers does not load as a sequence classifier, or that has no head of that kind.
+            RewardenError: a folder that holds something else than an earlier repair, a model that transformers does not load as
+                a sequence classifier, or one that has no head of that kind.
         """
         return saved(self, path)
 

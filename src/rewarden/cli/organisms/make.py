@@ -17,8 +17,7 @@ def make(rule: str, /, *, dose: float | None = None, seed: int = 0, output: Outp
         dose: size of the rule, of decisive_head that of its noise; the stated one by default.
         seed: of the weights that are noise.
     """
-    from transformers.utils import logging
-
+    from rewarden.checkpoint import quiet_bars
     from rewarden.organisms.makers import ORGANISMS
     from rewarden.organisms.token_rules import noise
 
@@ -33,8 +32,8 @@ def make(rule: str, /, *, dose: float | None = None, seed: int = 0, output: Outp
     if folder.exists() and any(folder.iterdir()):
         raise RewardenError("the folder is not empty", where=str(folder), why="a checkpoint would be mixed with what is there",
                             fix="name another one with -o")
-    logging.disable_progress_bar()
-    organism.model.save_pretrained(folder)
+    with quiet_bars():
+        organism.model.save_pretrained(folder)
     organism.tokenizer.save_pretrained(folder)
     told = {"folder": str(folder), "truth": dict(organism.truth), "description": organism.description}
     return Outcome(told, (line(f"{organism.name}: {organism.description}"),

@@ -104,7 +104,7 @@ def head_objectives(rm: RewardModel, wanted: Sequence[str] = ()) -> Objectives:
     else:
         raise RewardenError("this model has no two objectives to compare", where=f"conflict of {rm.name!r}",
                             why=f"its read-out, {type(readout).__name__}, has the scalars {list(rm.names)[:6]}",
-                            fix="pass terms={name: contrasts}, to compare directions of your own")
+                            fix="use a model with several outputs, or give terms of your own (terms=, --terms FILE)")
     return _selected(found, wanted or found.names, rm.name)
 
 
