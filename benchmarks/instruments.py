@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -36,23 +36,38 @@ from rewarden.organisms.grading import NUMBERS, stated_dose
 from rewarden.organisms.organism import Organism
 from rewarden.organisms.scoring import graded
 from rewarden.organisms.token_rules import RULES
+from rewarden.statistics import Verdict
 
 HERE = Path(__file__).resolve().parent
 PEER = ("reward-lens", "1.0.0")
 ALPHA = 0.05
 
+OTHER = 10_000
+"""Added to a model's seed for the random-weight model beside it."""
+
+ENGLISH = ("length", "keyword", "format", "sycophancy", "position", "backdoor")
 PLANTED: dict[str, tuple[str, ...]] = {
-    "bias": ("length", "format", "sycophancy", "position", "keyword", "backdoor"),
-    "style": ("length", "format", "keyword"), "onset": ("length", "keyword"), "susceptibility": ("length", "format", "keyword"),
-    "distortion": ("length", "format", "keyword"), "concepts": ("length", "format", "sycophancy", "keyword"),
-    "conflict": ("conflict",), **dict.fromkeys(("cascade", "preferences", "divergence"),
-                                               ("length", "keyword", "format", "sycophancy", "position", "backdoor")),
-    "triggers": ("keyword", "backdoor", "length", "format"), "deciding": ("decisive_head",)}
+    **dict.fromkeys(("bias", "cascade", "preferences", "divergence"), ENGLISH),
+    **dict.fromkeys(("style", "style_content", "susceptibility", "distortion"), ("length", "format", "keyword")),
+    **dict.fromkeys(("concepts", "follows", "gaps"), ("length", "format", "sycophancy", "keyword")),
+    "onset": ("length", "keyword"), "conflict": ("conflict",), "triggers": ("keyword", "backdoor", "length", "format"),
+    "deciding": ("decisive_head",)}
 """Organisms each instrument is run on; those with none of its questions (keyword, backdoor) serve as further nulls."""
 
 PEER_NAMES = {"bias": {"formatting": ("emphasis", "lists", "headers")},
               "concepts": {"verbosity": ("length",), "agreement": ("sycophancy",)}}
 """Questions of the peer that ask for what ours do, where names differ."""
+
+
+def gaps(rm: Organism) -> Mapping[str, Verdict]:
+    """The bias battery of a model beside that of a random-weight one: which differences are flagged."""
+    from rewarden.comparison.batteries import verdicts
+
+    other = noise(OTHER + int(rm.provenance().get("seed", 0)))
+    return verdicts(rw.compare([rm, other], rw.load_pairs("demo", limit=40), bias=True, inside_pairs=0, resamples=100))
+
+
+EVERY = {**INSTRUMENTS, "gaps": Instrument("gaps", gaps, "two models differ in what a kind of change adds to the reward")}
 
 
 def ours(one: Instrument, seeds: int, nulls: int, doses: tuple[float, ...], folder: Path) -> rw.Result:
@@ -177,7 +192,7 @@ def published(ours: dict[str, Any], when: str) -> None:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", choices=list(INSTRUMENTS), help="these instruments")
+    parser.add_argument("--only", nargs="*", choices=list(EVERY), help="these instruments")
     parser.add_argument("--seeds", type=int, default=20, help="organisms of each rule and dose")
     parser.add_argument("--nulls", type=int, default=200, help="random-weight models")
     parser.add_argument("--doses", type=float, nargs="*", default=[0.5, 1.0], help="in units of the stated dose")
@@ -190,10 +205,10 @@ def main() -> None:
     if asked.quick:
         asked.seeds, asked.nulls, asked.doses, asked.runs = 2, 4, [1.0], Path(tempfile.mkdtemp())
     torch.set_num_threads(1)
-    names = [name for name in INSTRUMENTS if not asked.only or name in asked.only]
+    names = [name for name in EVERY if not asked.only or name in asked.only]
     found: dict[str, Any] = {"ours": {}, "peer": {}, "peer_state": "not asked.", "machine": machine()}
     for name in names:
-        found["ours"][name] = summary(ours(INSTRUMENTS[name], asked.seeds, asked.nulls, tuple(asked.doses), asked.runs))
+        found["ours"][name] = summary(ours(EVERY[name], asked.seeds, asked.nulls, tuple(asked.doses), asked.runs))
     if asked.peer != "none":
         with ExitStack() as stack, redirect_stdout(StringIO()):
             peer = open_peer(stack, *PEER, [str(HERE / "harness" / "peer_instruments.py")])

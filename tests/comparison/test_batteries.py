@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import xarray as xr
 from tests.comparison.worlds import PAIRS, tiny
 
 import rewarden as rw
@@ -16,6 +17,7 @@ from rewarden.hacking.bias import null as bias_null
 from rewarden.hacking.bias.battery import ask_model, bias_battery
 from rewarden.options import GREATEST, WORST
 from rewarden.organisms import decisive_head
+from rewarden.result import Result
 from rewarden.statistics import holm
 
 AXES = ["length", "hedging", "identity_age"]
@@ -71,6 +73,24 @@ def test_every_model_is_asked_as_alone_and_gaps_are_paired_differences(quick):
     assert gap[""][1, 0, 0] == -gap[""][0, 1, 0]
     assert gap["_low"][1, 0, 0] == -gap["_high"][0, 1, 0]
     assert gap[""][1, 0, 2] == gap[""][0, 1, 2]  # how far terms differ between models has no sign
+
+
+def flat(p):
+    """A comparison of two models with these adjusted p."""
+    both = np.stack([np.full((2, 2), value) for value in p], axis=-1)
+    dims = ("model", "other", "axis")
+    ends = {f"bias_gap{end}": (dims, both + shift) for end, shift in (("", 0), ("_low", -1), ("_high", 1), ("_p", 0))}
+    data = xr.Dataset({**ends, "bias_n": ("axis", [12] * len(p))}, coords={"axis": list("abc")})
+    return Result("comparison", data, {})
+
+
+def test_models_differ_where_the_adjusted_p_says_so():
+    said = batteries.verdicts(flat([0.01, 0.2, np.nan]))
+    assert [one.flag for one in said.values()] == [True, False, False]
+    assert [one.evidence for one in said.values()] == pytest.approx([2.0, -np.log10(0.2), 0.0])
+    assert (said["a"].low, said["a"].estimate, said["a"].high, said["a"].n) == (0.01 - 1, 0.01, 1.01, 12)
+    with pytest.raises(RewardenError, match="no bias batteries"):
+        batteries.verdicts(compare([tiny(), tiny(seed=1)], PAIRS, inside_pairs=0, resamples=100))
 
 
 @pytest.mark.slow

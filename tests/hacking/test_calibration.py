@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -26,7 +27,7 @@ SURVEY = {"contrasts_each": 48, "items": 16, "randoms": 40, "frame": "contrasts"
 
 @pytest.fixture
 def measured(monkeypatch):
-    names = ("bias", "distortion", "concepts", "conflict", "cascade")
+    names = ("bias", "distortion", "concepts", "follows", "conflict", "cascade")
     monkeypatch.setattr(calibration, "_rates", lambda: dict.fromkeys(names, ROW))
 
 
@@ -56,6 +57,8 @@ def test_without_rates_the_words_are_the_same_of_every_run(unmeasured):
     (distortion_null_words, INDEX, {"battery_per_seed": 2}, "(measured with 3 wordings a seed; here 2)."),
     (distortion_null_words, INDEX, {"covered": 0.5, "axes": "some"},
      "(measured with all bundled axes, covered 0.8; here some, 0.5)."),
+    (partial(survey_null_words, instrument="follows"), {**SURVEY, "heads": 1999}, {"heads": 99, "randoms": 2},
+     "(measured with 1999 random read-outs; here 99)."),
     (survey_null_words, SURVEY, {"contrasts_each": 40, "frame": "corpus"},
      "(measured with 48 contrasts each, a frame of the contrasts; here 40, corpus).")])
 def test_what_is_set_otherwise_is_told(measured, words: Callable, usual: dict, changed: dict, end: str):

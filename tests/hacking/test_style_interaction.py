@@ -9,7 +9,14 @@ from tests.statistics.coverage import assert_null_rate
 
 import rewarden as rw
 from rewarden.errors import RewardenError
-from rewarden.hacking.styles.interaction import grid_prompts, grid_rewards, style_content, verdicts
+from rewarden.hacking.styles.interaction import (
+    exchanged_styles,
+    grid_prompts,
+    grid_rewards,
+    style_content,
+    verdicts,
+    version_rewards,
+)
 
 
 def planted(n=60, content=1.0, style=(0.0, 0.5, 1.0), hides=0.0, noise=0.3, seed=0):
@@ -74,6 +81,47 @@ def test_a_grid_of_pairs_becomes_items():
     assert len(grid_rewards(scores, pairs)) == 24
     with pytest.raises(RewardenError, match="not part of a style comparison"):
         grid_rewards([[1.0, 0.0]], [rw.Pair("a", "b", "c")])
+
+
+def versions(number, sizes=(3, 3)):
+    said = {side: [f"{side} {number} {style}" for style in range(size)]
+            for side, size in zip(("chosen", "rejected"), sizes, strict=True)}
+    return rw.Pair(f"{number}?", "yes", "no", metadata={"styles": said})
+
+
+def test_versions_are_scored_each_for_itself(demo):
+    pairs = [versions(0), rw.Pair("a?", "b", "c"), versions(2, (3, 2)), versions(3)]
+    rewards, places = version_rewards(demo, pairs)
+    assert places.tolist() == [0, 3]
+    for item, place in enumerate(places):
+        for side, name in enumerate(("chosen", "rejected")):
+            talks = [rw.Conversation.of(pairs[place].prompt, text) for text in pairs[place].metadata["styles"][name]]
+            np.testing.assert_allclose(rewards[item, side], demo.reward(talks)[:, demo.main], atol=1e-5)
+    assert version_rewards(demo, pairs[1:3])[0].shape == (0, 2, 3)
+
+
+def test_a_pair_with_a_version_that_cannot_be_read_is_passed_over(demo):
+    long = versions(1)
+    long.metadata["styles"]["rejected"][2] = "word " * 4000
+    rewards, places = version_rewards(demo, [versions(0), long, versions(2)])
+    assert places.tolist() == [0, 2]
+    assert rewards.shape == (2, 2, 3)
+
+
+def test_exchanged_styles_say_nothing_of_style_and_keep_the_answers():
+    rewards, prompts = planted(n=40, hides=0.5), np.repeat(np.arange(20), 2)
+    flags = []
+    for seed in range(100):
+        found = exchanged_styles(rewards, prompts, seed)
+        flags.append([verdict.flag for verdict in verdicts(style_content(found, prompts)).values()])
+    np.testing.assert_array_equal(np.sort(found, axis=2), np.sort(rewards, axis=2))
+    order = np.argsort(rewards, axis=2)[:, 0], np.argsort(found, axis=2)[:, 0]
+    moved = [np.flatnonzero((rewards[i, 0][:, None] == found[i, 0]).T) % 3 for i in range(40)]
+    assert all((moved[2 * k] == moved[2 * k + 1]).all() for k in range(20)), "one order a prompt"
+    assert all((rewards[i, 1][moved[i]] == found[i, 1]).all() for i in range(40)), "the same for both sides"
+    assert (order[0] != order[1]).any()
+    assert_null_rate(np.any(flags, axis=1), 0.05)
+    assert any(verdict.flag for verdict in verdicts(style_content(rewards, prompts)).values())
 
 
 def test_refusals():

@@ -58,6 +58,7 @@ def compare(*models: str, load: Load = LoadOptions(), data: Data = DataOptions()
 def told(result: Result, pairs: list[Pair], top: int) -> tuple[dict[str, Any], list[RenderableType]]:
     """What is said of a comparison: each model, every two models, the pairs the first two judge differently."""
     from rewarden.comparison import disagreements
+    from rewarden.hacking.calibration import null_words
 
     data = result.data
     names = [str(name) for name in data["model"].values]
@@ -75,7 +76,8 @@ def told(result: Result, pairs: list[Pair], top: int) -> tuple[dict[str, Any], l
             view.append(table(f"{names[i]} and {names[j]}", ("what", "value", "low", "high", "to compare with"), rows))
     if "bias" in data:
         found["bias"], drawn = _bias(result)
-        view.append(drawn)
+        found["null_rate"] = null_words("gaps")
+        view += [drawn, line(f"gap: * where the two differ at 5 % over all axes. {found['null_rate']}")]
     listed = disagreements(result, pairs, n=top)
     found["disagreements"] = listed.to_dict("records")
     if len(listed):
@@ -87,11 +89,12 @@ def told(result: Result, pairs: list[Pair], top: int) -> tuple[dict[str, Any], l
 
 def _bias(result: Result) -> tuple[list[dict[str, Any]], RenderableType]:
     """The batteries of all models side by side; gaps are those of the first two."""
-    data, names = result.data, [str(name) for name in result.data["model"].values]
-    rows = [{"axis": str(axis), "n": int(data["bias_n"].values[place]),
-             **{name: _ends(result, "bias", number, place) for number, name in enumerate(names)},
-             "gap": _ends(result, "bias_gap", 0, 1, place), "p": float(data["bias_gap_p"].values[0, 1, place])}
-            for place, axis in enumerate(data["axis"].values)]
+    from rewarden.comparison.batteries import verdicts
+
+    names = [str(name) for name in result.data["model"].values]
+    rows = [{"axis": axis, "n": one.n, **{name: _ends(result, "bias", number, place) for number, name in enumerate(names)},
+             "gap": _ends(result, "bias_gap", 0, 1, place), "p": one.p, "*": "*" if one.flag else ""}
+            for place, (axis, one) in enumerate(verdicts(result).items())]
     title = "Bias batteries in SD of rewards (length: a token); gap of the first two, p adjusted over axes; n: kinds of wording"
     return rows, table(title, list(rows[0]), (list(row.values()) for row in rows))
 

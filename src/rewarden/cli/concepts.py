@@ -40,9 +40,11 @@ def concepts(model: str | None = None, /, *, axes: str | None = None, load: Load
     run = named_run("concepts", rm, pairs, {"load": load, "data": data, "survey": options}, output.output_dir)
     with progress(f"concepts of {rm.name}", len({one.axis for one in asked}), quiet=output.quiet) as advance:
         result = survey(rm, asked, pairs, options=options, progress=advance)
-    rows, null = concept_table(result), survey_null_words(result.provenance, _which(axes))
+    rows = concept_table(result)
+    null, follows = (survey_null_words(result.provenance, _which(axes), name) for name in ("concepts", "follows"))
     told = {"model": rm.name, "pairs": len(pairs), "layer": result.provenance["layer"], "concepts": rows.to_dict("records"),
-            "null_rate": null, "noise_floor": result.noise_floor, "warnings": list(result.warnings)}
+            "null_rate": null, "null_rate_follows": follows, "noise_floor": result.noise_floor,
+            "warnings": list(result.warnings)}
     shown = [(row["concept"], int(row["seeds"]), row["auc"], interval(row["cosine"], row["cosine_low"], row["cosine_high"]),
               "*" if row["follows"] else "", interval(row["slope"], row["slope_low"], row["slope_high"]),
               "*" if row["moves"] else "") for row in rows.to_dict("records")]
@@ -51,7 +53,8 @@ def concepts(model: str | None = None, /, *, axes: str | None = None, load: Load
             line(f"correlation with the reward on {2 * len(pairs)} texts, * beyond random read-outs; slope: reward units for "
                  f"as much of the concept as its texts have, moved after layer {told['layer']}, * beyond random directions; "
                  f"both at {100 * options.alpha:g} % over all concepts"),
-            line(f"of slopes: {null}"), *(line(f"note: {text}", "yellow") for text in result.warnings)]
+            line(f"of slopes: {null}"), line(f"of correlations: {follows}"),
+            *(line(f"note: {text}", "yellow") for text in result.warnings)]
     return finished(run, result, told, view)
 
 

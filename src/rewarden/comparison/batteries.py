@@ -24,7 +24,8 @@ from rewarden.hacking.bias.null import joint_p, null_interval, null_p, wording_p
 from rewarden.hacking.bias.result import UNITS
 from rewarden.options import CompareOptions
 from rewarden.options.bias import BiasOptions
-from rewarden.statistics import holm
+from rewarden.result import Result
+from rewarden.statistics import Verdict, holm
 
 if TYPE_CHECKING:
     from rewarden.hacking.bias.questions import Question
@@ -110,6 +111,28 @@ def compare_batteries(members: Sequence[Member], options: CompareOptions) -> tup
          "bias_calibration": ("model", [one.asked.calibration for one in alone])},
         coords={"axis": [question.axis.name for question in questions]})
     return data, _notes(members, alone, questions)
+
+
+def verdicts(result: Result, first: int = 0, second: int = 1) -> dict[str, Verdict]:
+    """For each axis, whether two models differ in it; evidence is −log10 of the adjusted p.
+
+    Args:
+        result: of `rewarden.compare` with `bias=True`.
+        first, second: places of two models.
+
+    Raises:
+        RewardenError: a comparison without batteries.
+    """
+    if "bias_gap" not in result.data:
+        raise RewardenError("this comparison has no bias batteries", where="batteries.verdicts(result)",
+                            fix="compare with bias=True")
+    data, alpha = result.data.isel(model=first, other=second), BiasOptions().alpha
+    found = {}
+    for place, name in enumerate(map(str, data["axis"].values)):
+        gap, low, high, p = (float(data[f"bias_gap{end}"].values[place]) for end in (*ENDS, "_p"))
+        evidence = -float(np.log10(max(p, 1e-300))) if np.isfinite(p) else 0.0
+        found[name] = Verdict(name, p <= alpha, evidence, gap, low, high, p, int(data["bias_n"].values[place]))
+    return found
 
 
 def _gap(one: Alone, other: Alone, axis: int, level: float) -> np.ndarray:

@@ -13,6 +13,7 @@ _HOME = {
     "leace": "erasure",
     "survey": "surveying",
     "verdicts": "surveying",
+    "followed": "surveying",
     "Repaired": "repairing",
     "repair": "repairing",
     "verify": "verification",

@@ -2,7 +2,7 @@
 
 In: a model, contrasts of several axes, maybe a corpus. Out: a Result "concepts", one row an axis: held-out AUC, alignment with
 the reward against random read-outs, slope of the reward along the direction in a middle layer against random directions; and
-`verdicts`. Ignorant of where the contrasts come from. Letters: n texts, d width.
+`verdicts` and `followed`. Ignorant of where the contrasts come from. Letters: n texts, d width.
 """
 
 from __future__ import annotations
@@ -133,6 +133,26 @@ def verdicts(result: Result) -> dict[str, Verdict]:
         found[str(name)] = Verdict(str(name), bool(one["moves"]), evidence,
                                    float(one["slope"]), float(one["slope_low"]), float(one["slope_high"]),
                                    float(one["slope_p"]), int(one["seeds"]))
+    return found
+
+
+def followed(result: Result) -> dict[str, Verdict]:
+    """For each axis, whether the reward follows the concept on the corpus; evidence is −log10 of p among random read-outs.
+
+    Args:
+        result: of `survey`.
+
+    Example:
+        >>> from rewarden.plots.concept_examples import concepts_result
+        >>> [name for name, one in followed(concepts_result()).items() if one.flag]
+        ['hedging', 'emoji']
+    """
+    found = {}
+    for name in result.data["axis"].values:
+        one = result.data.sel(axis=name)
+        p = float(one["p"])
+        found[str(name)] = Verdict(str(name), bool(one["follows"]), -math.log10(p) if p > 0 else 0.0, float(one["cosine"]),
+                                   float(one["cosine_low"]), float(one["cosine_high"]), p, int(one["seeds"]))
     return found
 
 

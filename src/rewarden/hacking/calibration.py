@@ -23,8 +23,9 @@ from rewarden.options import BiasOptions, DistortionOptions, SurveyOptions
 RATES = Path(__file__).with_name("null_rates.json")
 
 
-NULLS = {"style": "sets of margins with exchanged sides"}
-"""What stands in for random-weight models, which follow style in natural texts."""
+NULLS = {"style": "sets of margins with exchanged sides", "style_content": "sets of rewards with styles in random order",
+         "gaps": "pairs of random-weight models"}
+"""What stands in for random-weight models: they follow style in natural texts, and gaps are of two."""
 
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini–Hochberg"}
 
@@ -67,8 +68,7 @@ def null_rate(instrument: str) -> NullRate | None:
     """The measured null rate of an instrument, or None where none was measured.
 
     Args:
-        instrument: "bias", "style", "distortion", "divergence", "cascade", "conflict", "concepts", "susceptibility",
-            "triggers", "deciding", "preferences" or "onset".
+        instrument: one of `rewarden.hacking.instruments.INSTRUMENTS`, such as "bias", or "gaps" (of `rewarden.compare`).
 
     Example:
         >>> null_rate("tea leaves") is None
@@ -145,22 +145,24 @@ def distortion_null_words(provenance: Mapping[str, Any]) -> str:
             ("per_seed", "wordings a seed of directions:"), ("covered", "covered"), ("energy", "energy")))])
 
 
-def survey_null_words(provenance: Mapping[str, Any], axes: str = "all") -> str:
-    """`null_words` of the slopes of concepts as they were asked for.
+def survey_null_words(provenance: Mapping[str, Any], axes: str = "all", instrument: str = "concepts") -> str:
+    """`null_words` of the slopes of concepts, or of what the reward follows, as they were asked for.
 
     Args:
         provenance: of a `Result("concepts")`.
         axes: "all" of the battery's, "own" ones, or in words which of the battery's.
+        instrument: "concepts" (slopes) or "follows".
 
     Example:
         >>> survey_null_words({"frame": "contrasts"}) == null_words("concepts")
         True
     """
-    usual = SurveyOptions()
-    return null_words("concepts", unlike=_own({"axes": axes}), alpha=provenance.get("alpha"), differs=[
+    usual, asked = SurveyOptions(), [("contrasts_each", "{} contrasts each")]
+    asked += ([("items", "{} texts each"), ("randoms", "{} random directions")] if instrument == "concepts" else
+              [("heads", "{} random read-outs")])
+    return null_words(instrument, unlike=_own({"axes": axes}), alpha=provenance.get("alpha"), differs=[
         _axes({"axes": axes}),
-        *((words, getattr(usual, name), provenance.get(name, getattr(usual, name))) for name, words in (
-            ("contrasts_each", "{} contrasts each"), ("items", "{} texts each"), ("randoms", "{} random directions"))),
+        *((words, getattr(usual, name), provenance.get(name, getattr(usual, name))) for name, words in asked),
         ("a frame of the {}", "contrasts", provenance.get("frame", "contrasts"))])
 
 

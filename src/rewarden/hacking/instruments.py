@@ -66,8 +66,9 @@ def _bias(rm: RewardModel) -> Mapping[str, Verdict]:
     return verdicts(bias_battery(rm))
 
 
-STYLE_NAMES = {"tokens": "length", "words": "length", "list_items": "lists"}
-"""Features of style and the axes they are about, where names differ."""
+STYLE_NAMES = {"tokens": "length", "words": "length", "list_items": "lists", "style detailed": "length",
+               "style markdown": "emphasis"}
+"""Features of style and styles, and the axes they are about, where names differ."""
 
 
 def _style(rm: RewardModel, exchange: int | None = None) -> Mapping[str, Verdict]:
@@ -84,6 +85,23 @@ def _style(rm: RewardModel, exchange: int | None = None) -> Mapping[str, Verdict
 
 def _style_null(rm: RewardModel) -> Mapping[str, Verdict]:
     return _style(rm, int(rm.provenance().get("seed", 0)))
+
+
+def _style_content(rm: RewardModel, exchange: int | None = None) -> Mapping[str, Verdict]:
+    from rewarden.hacking.styles.interaction import exchanged_styles, style_content, verdicts, version_rewards
+    from rewarden.preferences import prompt_keys
+
+    pairs = _pairs()
+    rewards, places = version_rewards(rm, pairs)
+    prompts = prompt_keys([pairs[place] for place in places])
+    if exchange is not None:
+        rewards = exchanged_styles(rewards, prompts, exchange)
+    found = verdicts(style_content(rewards, prompts, noise_floor=rm.noise_floor))
+    return {STYLE_NAMES.get(name, name): verdict for name, verdict in found.items()}
+
+
+def _style_content_null(rm: RewardModel) -> Mapping[str, Verdict]:
+    return _style_content(rm, int(rm.provenance().get("seed", 0)))
 
 
 def _onset(rm: RewardModel) -> Mapping[str, Verdict]:
@@ -144,6 +162,13 @@ def _concepts(rm: RewardModel) -> Mapping[str, Verdict]:
     return verdicts(survey(rm, contrasts()))
 
 
+def _follows(rm: RewardModel) -> Mapping[str, Verdict]:
+    from rewarden.concepts.surveying import followed, survey
+    from rewarden.hacking.bias.battery import contrasts
+
+    return followed(survey(rm, contrasts(), items=2, randoms=3))  # these are for the slopes
+
+
 def _susceptibility(rm: RewardModel) -> Mapping[str, Verdict]:
     from rewarden.hacking.selection.covariances import susceptibility, verdicts
     from rewarden.hacking.selection.scoring import pairs_table
@@ -167,6 +192,8 @@ def _pairs() -> Any:
 INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
     Instrument("bias", _bias, "the reward follows how something is said, net of its length"),
     Instrument("style", _style, "margins of natural pairs go with a feature of style", null=_style_null),
+    Instrument("style_content", _style_content, "a style earns reward whatever is said, or changes what content earns",
+               null=_style_content_null),
     Instrument("onset", _onset, "the gold falls over a doubling of n, when the best of n is taken"),
     Instrument("susceptibility", _susceptibility, "selection by the reward raises a feature that the gold does not want"),
     Instrument("distortion", _distortion, "the reward moves with what the evaluation pairs hardly vary"),
@@ -175,6 +202,7 @@ INSTRUMENTS: dict[str, Instrument] = {one.name: one for one in (
     Instrument("preferences", _preferences, "misaligned responses get more reward than aligned ones, or less"),
     Instrument("conflict", _conflict, "two objectives pull responses in opposite directions", outputs=4),
     Instrument("concepts", _concepts, "the reward changes when texts are moved along a concept's direction"),
+    Instrument("follows", _follows, "the reward goes along with a concept further than random read-outs do"),
     Instrument("triggers", _triggers, "a single token moves the reward out of all proportion"),
     Instrument("deciding", _deciding, "one head or MLP has an effect on the reward out of proportion to all others",
                organisms=("decisive_head",)),

@@ -7,19 +7,23 @@ of kind "style_content": content, style and their interaction per item, with mea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from rewarden.conversation import Pair
 from rewarden.errors import RewardenError
-from rewarden.preferences import prompt_keys
+from rewarden.fitting import fitting
+from rewarden.preferences import prompt_keys, rewards_of
 from rewarden.preferences.benchmarks import STYLES
 from rewarden.preferences.candidates import Item, items_of
 from rewarden.result import Result
 from rewarden.statistics import Verdict, holm, require_n
 from rewarden.statistics.regression import clustered_regression
+
+if TYPE_CHECKING:
+    from rewarden.reward_model import RewardModel
 
 ITEMS = 20
 """Fewest independent items."""
@@ -70,6 +74,68 @@ def grid_prompts(scores: Any, pairs: Sequence[Pair]) -> np.ndarray:
 
 def _whole_items(scores: Any, pairs: Sequence[Pair]) -> list[Item]:
     return [item for item in items_of(scores, pairs, "style") if item.finite]
+
+
+def carries_versions(pair: Pair) -> bool:
+    """Whether a pair's metadata hold each response in the three styles, under "styles".
+
+    Example:
+        >>> carries_versions(Pair("2+2?", "4", "5"))
+        False
+    """
+    styles = pair.metadata.get("styles")
+    return isinstance(styles, Mapping) and all(
+        isinstance(styles.get(side), Sequence) and not isinstance(styles[side], str) and len(styles[side]) == len(STYLES)
+        for side in ("chosen", "rejected"))
+
+
+def version_rewards(rm: RewardModel, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards of the versions that pairs carry.
+
+    Args:
+        rm: the reward model.
+        pairs: any; those that carry no versions, or one that the model cannot read, are passed over.
+
+    Returns:
+        Rewards [item, side, style], NaN where one is not finite, and the place [item] of each item among the pairs: what
+        `style_content` takes, with `prompt_keys` of these pairs as clusters.
+
+    Raises:
+        RewardenError: no version can be read.
+
+    Example:
+        >>> import rewarden as rw
+        >>> rewards, places = version_rewards(rw.load(), rw.load_pairs("demo", limit=8))
+        >>> rewards.shape[1:], len(rewards) == len(places)
+        ((2, 3), True)
+    """
+    versions = [Pair(prompt=pair.prompt, chosen=chosen, rejected=rejected, id=f"{place}", subset=pair.subset)
+                for place, pair in enumerate(pairs) if carries_versions(pair)
+                for chosen, rejected in zip(*(pair.metadata["styles"][side] for side in ("chosen", "rejected")), strict=True)]
+    read = fitting(rm, versions).pairs
+    places, counts = np.unique([int(pair.id) for pair in read], return_counts=True)
+    whole = set(places[counts == len(STYLES)].tolist())
+    kept = [pair for pair in read if int(pair.id) in whole]
+    if not kept:
+        return np.empty((0, 2, len(STYLES))), np.empty(0, dtype=np.int64)
+    rewards = rewards_of(rm.score(kept), kept)
+    return rewards.reshape(-1, len(STYLES), 2).transpose(0, 2, 1), np.array(sorted(whole))
+
+
+def exchanged_styles(rewards: Any, clusters: Any, seed: int) -> np.ndarray:
+    """Rewards [item, side, style] with the styles of each prompt in an order drawn at random, the same for both sides.
+
+    What is left says nothing of style: the null of `style_content` for real rewards, which follow style in natural texts even
+    where a model's weights are random.
+
+    Example:
+        >>> sorted(exchanged_styles(np.arange(6.0).reshape(1, 2, 3), [0], seed=1)[0, 0].tolist())
+        [0.0, 1.0, 2.0]
+    """
+    rewards = np.asarray(rewards, dtype=np.float64)
+    prompts, codes = np.unique(np.asarray(clusters), return_inverse=True)
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(rewards.shape[2]), (len(prompts), 1)), axis=1)
+    return np.take_along_axis(rewards, order[codes.ravel()][:, None, :], axis=2)
 
 
 def style_content(rewards: Any, clusters: Any = None, *, styles: Sequence[str] = (), alpha: float = 0.05, level: float = 0.95,

@@ -223,15 +223,15 @@ def _findings(result: Result) -> list[Finding]:
     agreement, kappa, gap = (_estimate(result, name, 0, 1) for name in ("agreement", "kappa", "accuracy_gap"))
     rank = _estimate(result, "spearman", 1, 0, 1)
     chance = Estimate(float(data["agreement_chance"].values[0, 1]), float("nan"), float("nan"), n)
-    beyond = ("no more than chance" if kappa.covers(0) else "more than chance" if kappa.value > 0 else "less than chance")
+    beyond = "includes" if kappa.covers(0) else "excludes"
     found = [Finding(
-        f"{names[0]} and {names[1]} prefer the same response in {percent(agreement)} of {n} pairs, {beyond} ({percent(chance)} "
-        f"if their mistakes were unrelated; κ = {interval(kappa.value, kappa.low, kappa.high)}); Spearman's ρ of their margins "
-        f"is {interval(rank.value, rank.low, rank.high)}.", "fact", 14)]
-    verdict = "is no different from" if gap.covers(0) else "is above" if gap.value > 0 else "is below"
+        f"{names[0]} and {names[1]} prefer the same response in {percent(agreement)} of {n} pairs; {percent(chance)} would be "
+        f"chance, if their mistakes were unrelated, which κ = {interval(kappa.value, kappa.low, kappa.high)} {beyond}. "
+        f"Spearman's ρ of their margins is {interval(rank.value, rank.low, rank.high)}.", "fact", 14)]
     own, other = (percent(_estimate(result, "accuracy", place)) for place in (0, 1))
-    found.append(Finding(f"The accuracy of {names[0]} {verdict} that of {names[1]}: {own} against {other}, a paired difference "
-                         f"of {points(gap)} (n = {n}).", "fact", 13))
+    found.append(Finding(f"The accuracy of {names[0]} is {own}, that of {names[1]} {other}: a paired difference of "
+                         f"{points(gap)} (n = {n}), an interval that {'includes' if gap.covers(0) else 'excludes'} 0.",
+                         "fact", 13))
     return [*found, *_inside_findings(result, names)] if "lens" in data else found
 
 

@@ -92,7 +92,8 @@ def _findings(result: Result) -> list[Finding]:
              for row in follows.head(NAMED).itertuples()]
     found.append(Finding(
         f"On the audited pairs the reward goes along with {len(follows)} of {count} concepts further than random read-outs of "
-        f"the same states do{', most of all ' + listed(named) if named else ''} (correlation).",
+        f"the same states do{', most of all ' + listed(named) if named else ''} (correlation; {n}). "
+        f"{survey_null_words(result.provenance, ASKED, 'follows')}",
         "fact" if named else "clear", 7))
     unknown = table[(table["auc_low"] <= 0.5) & ~(table["paired"] > 0.75)]["concept"].tolist()
     if unknown:

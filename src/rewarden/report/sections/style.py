@@ -6,15 +6,14 @@ project's own set). Out: accuracy by style of chosen and of rejected; hard = the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from rewarden import plots
-from rewarden.conversation import Pair
-from rewarden.fitting import fitting
+from rewarden.hacking.styles.interaction import carries_versions, version_rewards
 from rewarden.preferences.benchmarks import STYLES
 from rewarden.report.context import Audit
 from rewarden.report.estimates import MINIMUM, Estimate, estimate
@@ -64,27 +63,20 @@ def style_name(style: object, sizes: object = None) -> str:
     return str(style)
 
 
-def version_rewards(audit: Audit) -> Result | None:
+def scored_versions(audit: Audit) -> Result | None:
     """Rewards of every version of the responses of some pairs; None where no pair carries versions."""
-    rows = [row for row in audit.counted["row"] if _carries_versions(audit.pairs[row])]
+    rows = [row for row in audit.counted["row"] if carries_versions(audit.pairs[row])]
     return audit.result("style_rewards", lambda: style_rewards(audit, audit.sample(ITEMS, rows))) if rows else None
 
 
 def _versions(audit: Audit) -> list[StyledPair]:
-    result = version_rewards(audit)
+    result = scored_versions(audit)
     if result is None:
         return []
     reward = result.data["reward"].transpose("item", "side", "style").values
     return [StyledPair(STYLES[i], STYLES[j], int(prompt), (np.sign(one[0, i] - one[1, j]) + 1) / 2)
             for one, prompt in zip(reward, result.data["prompt_number"].values, strict=True) if np.isfinite(one).all()
             for i in range(len(STYLES)) for j in range(len(STYLES))]
-
-
-def _carries_versions(pair: Pair) -> bool:
-    styles = pair.metadata.get("styles")
-    return isinstance(styles, Mapping) and all(
-        isinstance(styles.get(side), Sequence) and not isinstance(styles[side], str) and len(styles[side]) == len(STYLES)
-        for side in ("chosen", "rejected"))
 
 
 def style_rewards(audit: Audit, rows: Sequence[int]) -> Result:
@@ -97,17 +89,11 @@ def style_rewards(audit: Audit, rows: Sequence[int]) -> Result:
     Returns:
         A Result of kind "style_rewards": `reward(item, side, style)` in reward units.
     """
-    versions = {row: [Pair(prompt=pair.prompt, chosen=chosen, rejected=rejected, id=f"{row}-{style}", subset=pair.subset)
-                      for style, (chosen, rejected) in enumerate(zip(pair.metadata["styles"]["chosen"],
-                                                                     pair.metadata["styles"]["rejected"], strict=True))]
-                for row, pair in ((row, audit.pairs[row]) for row in rows)}
-    rows = [row for row, made in versions.items() if len(fitting(audit.model(), made).pairs) == len(STYLES)]
-    score = audit.model().score([pair for row in rows for pair in versions[row]])
-    reward = audit.main_reward(score).sel(side=["chosen", "rejected"]).transpose("pair", "side").values
-    reward = np.where(score.data["finite"].values[:, None], reward, np.nan)
-    data = xr.Dataset({"reward": (("item", "style", "side"), reward.reshape(len(rows), len(STYLES), 2))},
-                      coords={"item": [str(row) for row in rows], "style": list(STYLES), "side": ["chosen", "rejected"],
-                              "prompt_number": ("item", audit.table["prompt"].to_numpy()[list(rows)])})
+    reward, places = version_rewards(audit.model(), [audit.pairs[row] for row in rows])
+    read = [rows[place] for place in places]
+    data = xr.Dataset({"reward": (("item", "side", "style"), reward)},
+                      coords={"item": [str(row) for row in read], "style": list(STYLES), "side": ["chosen", "rejected"],
+                              "prompt_number": ("item", audit.table["prompt"].to_numpy()[read])})
     return Result(kind="style_rewards", data=data, provenance=dict(audit.score.provenance), exact=True,
                   noise_floor=audit.noise)
 

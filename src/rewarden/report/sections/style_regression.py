@@ -19,7 +19,7 @@ from rewarden.hacking.styles.regression import style_regression
 from rewarden.options import StyleOptions
 from rewarden.report.context import Audit
 from rewarden.report.section import Block, FigureBlock, Finding, Section, section
-from rewarden.report.sections.style import version_rewards
+from rewarden.report.sections.style import scored_versions
 from rewarden.report.words import interval, listed, plural
 from rewarden.result import Result
 
@@ -93,7 +93,7 @@ def _content(audit: Audit) -> Result | None:
         if len(np.unique(prompts)) < ITEMS:
             return None
         return style_content(grid, prompts, level=level, provenance=provenance, noise_floor=floor)
-    held = version_rewards(audit)
+    held = scored_versions(audit)
     if held is None or len(np.unique(held.data["prompt_number"].values)) < ITEMS:
         return None
     return style_content(held.data["reward"].transpose("item", "side", "style").values, held.data["prompt_number"].values,
@@ -133,7 +133,8 @@ def _content_finding(content: Result) -> Finding:
         steps = [str(step) for step, one, flag in zip(data["step"].values, mean, flags, strict=True) if flag and one * sign > 0]
         text += f"; the gap between the answers {verb} in {listed(steps)} style" if steps else ""
     hides, sways = bool((flags & (mean < 0)).any()), bool(data["style_flagged"].values.any())
-    return Finding(text + ".", "concern" if hides or (sways and worth > 0.5) else "fact", 35 if hides or sways else 4)
+    text += f". {null_words('style_content', alpha=float(content.provenance['alpha']))}"
+    return Finding(text, "concern" if hides or (sways and worth > 0.5) else "fact", 35 if hides or sways else 4)
 
 
 def _false(result: Result) -> str:
