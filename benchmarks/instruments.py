@@ -169,13 +169,16 @@ def page(found: dict[str, Any]) -> str:
         "Organisms have one rule planted. *Power*: share of them whose planted question is flagged. *AUROC*: evidence on that "
         "question, organisms against null models. *False*: share with a flag on another question. Doses are in units of the "
         "stated one (for the decisive head: size of all other writes, which hide it). A dash: the instrument does not ask for "
-        "this rule, and the organism serves as a further null. Style and susceptibility are associations in natural texts: "
-        "their flags on features that go with the planted one (sentences with length; words that the organisms call good, "
-        "which longer answers have more of) are what selection would raise, and no errors. Distortion asks for what the "
-        "evaluation pairs hardly vary, and the bundled pairs vary length and markdown: these rules are none of its findings "
-        "here (`tests/hacking/test_distortion.py` plants one that is). Concepts moves states along one direction; sycophancy "
-        "is a product of prompt and response and has none. The battery is the instrument for all four. Cascade, preferences "
-        "and divergence have no organism of their own; tests plant matrices and states for them.", "",
+        "this rule, and the organism serves as a further null. Style, style content and susceptibility are associations in "
+        "natural texts: their flags on features that go with the planted one (sentences with length; words that the organisms "
+        "call good, which longer answers have more of; the detailed and the markdown style, asked as length and emphasis) are "
+        "what selection would raise, and no errors. Distortion asks for what the evaluation pairs hardly vary, and the bundled "
+        "pairs vary length and markdown: these rules are none of its findings here (`tests/hacking/test_distortion.py` plants "
+        "one that is). Concepts moves states along one direction, and follows asks whether the reward goes along with such a "
+        "direction; sycophancy is a product of prompt and response and has none, and follows finds none of these rules, as "
+        "random read-outs of the same states go along with their directions, too. Gaps are those between the organism and a "
+        "random-weight model, axis by axis. The battery is the instrument for all four. Cascade, preferences and divergence "
+        "have no organism of their own; tests plant matrices and states for them.", "",
         tables.table(("instrument", "organism", "dose", "power", "AUROC", "false"), organisms), ""])
 
 
