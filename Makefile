@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint unit bench wheel clean
+.PHONY: demo test lint unit peers bench wheel clean
 
 demo: $(USER_STAMP)            ## score the bundled pairs with the bundled model and write demo-report/report.html
 	$(BIN)/rewarden demo -o demo-report
@@ -25,7 +25,10 @@ lint: $(DEV_STAMP)
 
 # One thread per worker: two workers with two threads each are slower than two with one.
 unit: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not peers" $(PYTEST_ARGS)
+
+peers: $(DEV_STAMP)            ## our adapters with the real clients of OpenRLHF and verl, in environments of their own (4 GB, built once)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m peers tests
 
 bench: $(DEV_STAMP)            ## side by side with peers; prints ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -20,8 +20,10 @@ from rewarden.options.harvest import HarvestOptions
 from rewarden.options.labels import CardOptions, EndpointOptions, LabelOptions
 from rewarden.options.objectives import CascadeOptions, ConflictOptions
 from rewarden.options.sarm import SteeringOptions, TrainSarmOptions
+from rewarden.options.serving import ServeOptions
 from rewarden.options.style import StyleOptions
 from rewarden.options.tokens import SearchOptions
+from rewarden.options.training import DiscoveryOptions, EvasionOptions, GateOptions, OutcomeAuditOptions, ProbeOptions
 from rewarden.options.triggers import TriggerOptions
 from rewarden.options.verbs import AttributeOptions, AuditOptions, DataOptions, LensOptions, LoadOptions, ScoreOptions
 from rewarden.options.vocabulary import GREATEST, WORST, ScanOptions
@@ -29,8 +31,10 @@ from rewarden.options.vocabulary import GREATEST, WORST, ScanOptions
 __all__ = ["GREATEST", "WORST", "AdaptDictionaryOptions", "AgreementOptions", "AttributeOptions", "AuditOptions",
            "BestOfNOptions", "BiasOptions", "CardOptions", "CascadeOptions", "CompareOptions", "ConceptOptions",
            "ConflictOptions", "ContrastOptions", "DataOptions", "DictionaryFileOptions", "DirectionOptions",
-           "DistortionOptions", "DivergenceOptions", "DoseOptions", "EditOptions", "EndpointOptions", "EraseOptions",
-           "EstimateOptions", "EvaluateOptions", "FeatureEffectOptions", "FlipOptions", "FormatOptions", "GradeOptions",
-           "HarvestOptions", "LabelAuditOptions", "LabelOptions", "LensOptions", "LoadOptions", "PatchOptions", "PathOptions",
-           "RepairOptions", "SampleOptions", "ScanOptions", "ScoreOptions", "SearchOptions", "SteeringOptions", "StyleOptions",
-           "SurveyOptions", "TrainDictionaryOptions", "TrainSarmOptions", "TriggerOptions", "alias", "resolve"]
+           "DiscoveryOptions", "DistortionOptions", "DivergenceOptions", "DoseOptions", "EditOptions", "EndpointOptions",
+           "EraseOptions", "EstimateOptions", "EvaluateOptions", "EvasionOptions", "FeatureEffectOptions", "FlipOptions",
+           "FormatOptions", "GateOptions", "GradeOptions", "HarvestOptions", "LabelAuditOptions", "LabelOptions",
+           "LensOptions", "LoadOptions", "OutcomeAuditOptions", "PatchOptions", "PathOptions", "ProbeOptions",
+           "RepairOptions", "SampleOptions", "ScanOptions", "ScoreOptions", "SearchOptions", "ServeOptions",
+           "SteeringOptions", "StyleOptions", "SurveyOptions", "TrainDictionaryOptions", "TrainSarmOptions", "TriggerOptions",
+           "alias", "resolve"]
