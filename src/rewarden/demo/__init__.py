@@ -24,7 +24,7 @@ def manifest() -> dict[str, Any]:
 
     Example:
         >>> sorted(manifest()["models"])
-        ['dictionary', 'language_model', 'reward_model', 'reward_model_b', 'sarm']
+        ['dictionary', 'language_model', 'policy', 'policy_dictionary', 'reward_model', 'reward_model_b', 'sarm']
     """
     return json.loads((_HERE / "models" / "manifest.json").read_text(encoding="utf-8"))
 
@@ -33,8 +33,8 @@ def model_path(name: str = "reward_model") -> Path:
     """The folder of a bundled model, loadable by transformers as well.
 
     Args:
-        name: "reward_model", "reward_model_b", "language_model" (what both started from), or "sarm" (a sparse reward model
-            made from the first; `rewarden.sarm.load`).
+        name: "reward_model", "reward_model_b", "language_model" (what both started from), "sarm" (a sparse reward model
+            made from the first; `rewarden.sarm.load`), or "policy" (adds two-digit numbers; `rewarden.training.arithmetic`).
 
     Raises:
         RewardenError: no bundled model has that name.
@@ -50,19 +50,27 @@ def model_path(name: str = "reward_model") -> Path:
     return _HERE / "models" / name
 
 
-def dictionary_path() -> Path:
-    """The folder of the bundled dictionary: 1,024 features of the reward model's third layer.
+def dictionary_path(name: str = "dictionary") -> Path:
+    """The folder of a bundled dictionary, for `rewarden.Dictionary.load`.
+
+    Args:
+        name: "dictionary" (1,024 features of the reward model's third layer) or "policy_dictionary" (256 features of the
+            policy's third layer).
 
     Raises:
-        RewardenError: this installation is incomplete.
+        RewardenError: no bundled dictionary has that name, or this installation is incomplete.
 
     Example:
-        >>> dictionary_path().name
-        'dictionary'
+        >>> dictionary_path().name, dictionary_path("policy_dictionary").name
+        ('dictionary', 'policy_dictionary')
     """
-    path = _HERE / "models" / "dictionary"
+    bundled = ("dictionary", "policy_dictionary")
+    if name not in bundled:
+        raise RewardenError(f"no bundled dictionary is called {name!r}", where="dictionary_path",
+                            why=f"bundled: {', '.join(bundled)}", fix="use one of those names")
+    path = _HERE / "models" / name
     if not path.is_dir():
-        raise RewardenError("the bundled dictionary is missing", where=str(path),
+        raise RewardenError(f"the bundled {name} is missing", where=str(path),
                             why="this installation of rewarden is incomplete", fix="install rewarden again")
     return path
 
