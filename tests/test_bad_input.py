@@ -93,7 +93,7 @@ TABLE: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
                              "cannot load", "brainfish", "transformers model"),
     "no layers found": (lambda f: RewardModel(NoLayers(), tiny_tokenizer()), "unknown architecture", "lists found",
                         "layers='dotted.path"),
-    "no such folder": (lambda f: rw.load(str(f / "nowhere")), "cannot load", "", "check the folder or Hub id"),
+    "no such folder": (lambda f: rw.load(str(f / "nowhere")), "there is no folder", "", "check the path"),
 }
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -280,18 +278,6 @@ def test_bad_input_is_one_error_with_a_fix(capsys, argv, says, fix):
 
 
 @pytest.mark.slow
-def test_demo_runs_from_another_folder_and_offline(tmp_path):
-    program = str(Path(sys.executable).with_name("rewarden"))
-    # all sections: .ci/run, from the wheel
-    few = "--lens-pairs 8 --patch-pairs 4 --resamples 100 " + " ".join(
-        f"--{part} none" for part in ("dictionary", "bias", "vocabulary", "against", "candidates"))
-    done = subprocess.run([program, "demo", "--json", *few.split()], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr if done.returncode else "") == (0, "")
-    found = json.loads(done.stdout)
-    assert Path(tmp_path, found["report"]).stat().st_size > 10_000
-    assert len(found["findings"]) >= 3
-
-
 def test_report_does_not_take_a_folder_it_would_not_write_to(capsys, tmp_path):
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "elsewhere")]) == FAILED
     assert "a report lies in its run folder" in capsys.readouterr().err

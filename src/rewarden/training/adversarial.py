@@ -39,8 +39,8 @@ class Canned:
 
     Example:
         >>> attacks = Canned([[5, 6, 7], [8, 9]], vocabulary=range(5, 12), length=8).attacks()
-        >>> attacks["repeat a token"]([1, 2], np.random.default_rng(0))
-        [7, 7, 7, 7, 7, 7, 7, 7]
+        >>> attacks["repeat the prompt"]([1, 2], np.random.default_rng(0))
+        [1, 2, 1, 2, 1, 2, 1, 2]
     """
 
     completions: Sequence[Sequence[int]]
