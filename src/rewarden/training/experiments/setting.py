@@ -74,17 +74,7 @@ def answers(columns: dict[str, list[str]], model: Any, tokenizer: Any, **setting
 
 def outcome_reward(tokenizer: Any) -> OutcomeReward:
     """Whether a sum is right; the end must be written."""
-    return OutcomeReward(Ended(), lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False), name="outcome")
-
-
-class Ended:
-    """The arithmetic verifier; its texts hold the end token."""
-
-    name = "arithmetic"
-
-    def __call__(self, completion: str, gold: Any) -> float:
-        """1.0 for the right sum with an end."""
-        return arithmetic(completion, gold)
+    return OutcomeReward(arithmetic, lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False), name="outcome")
 
 
 @cache
